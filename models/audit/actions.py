@@ -1,0 +1,32 @@
+"""Every audited action: `area.object.verb`. A new one is a line here and its call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What an action means, and how much it matters (OCSF severity: 1 informational … 5 critical)."""
+
+    name: str
+    meaning: str
+    severity: int = 1
+
+
+_ACTIONS = (
+    Action("auth.request.deny", "A request was refused for want of a valid token or permission.", 3),
+    Action("auth.token.issue", "A bearer token was issued.", 3),
+    Action("auth.token.revoke", "A bearer token was revoked.", 3),
+    Action("auth.token.rotate", "A bearer token was replaced by a new one.", 3),
+    Action("invitation.email.send", "An invitation e-mail was handed to the SMTP server, or refused for good."),
+    Action("invitation.link.accept", "An invited person accepted."),
+    Action("ops.job.cancel", "A job was cancelled by hand.", 3),
+    Action("ops.job.retry", "A job was sent round again by hand.", 2),
+    Action("scim.request.deny", "A SCIM request was refused."),
+    Action("scim.user.create", "A user was pushed: requested when accepted, applied when in the user store."),
+    Action("tenant.settings.change", "A tenant's settings were changed.", 2),
+    Action("tenant.settings.create", "A tenant was added.", 2),
+)
+
+ACTIONS: dict[str, Action] = {action.name: action for action in _ACTIONS}

@@ -1,0 +1,101 @@
+"""Writing audit events, in the transaction of the change that they describe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from uuid_utils.compat import uuid7
+
+from models.audit.actions import ACTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    import asyncpg
+
+_OUTCOMES = {"requested": "pending", "applied": "success", "failed": "failure", "denied": "denied"}
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts; the label is kept as it was at the time."""
+
+    type: str
+    """`token`, `operator`, `system`, `job` or `person`."""
+    id: str | None = None
+    label: str | None = None
+
+
+SYSTEM = Actor("system")
+OPERATOR = Actor("operator", label="command line")
+ANONYMOUS = Actor("person")
+
+
+@dataclass(slots=True, kw_only=True)
+class Event:
+    """One audit event before it is written (reference/audit-logs.md §3.1)."""
+
+    action: str
+    phase: str
+    actor: Actor
+    correlation_id: UUID
+    tenant_id: UUID | None = None
+    reason: str | None = None
+    targets: list[dict[str, Any]] = field(default_factory=list)
+    job_id: UUID | None = None
+    context: dict[str, Any] | None = None
+    diff: list[dict[str, Any]] | None = None
+
+
+_RECORD = """
+INSERT INTO audit_event (id, tenant_id, action, phase, outcome, reason, severity, actor_type, actor_id, actor_label,
+                         targets, correlation_id, job_id, context, diff, changed)
+SELECT id, tenant_id, action, phase, outcome, reason, severity, actor_type, actor_id, actor_label,
+       targets::jsonb, correlation_id, job_id, context::jsonb, diff::jsonb,
+       (SELECT array_agg(item ->> 'path') FROM jsonb_array_elements(diff::jsonb) AS item)
+  FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::text[],
+              $9::text[], $10::text[], $11::text[], $12::uuid[], $13::uuid[], $14::text[], $15::text[])
+    AS e (id, tenant_id, action, phase, outcome, reason, severity, actor_type, actor_id, actor_label,
+          targets, correlation_id, job_id, context, diff)
+"""
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+async def record(connection: asyncpg.Connection, events: Sequence[Event]) -> None:
+    """Insert ``events`` on ``connection``; the caller's transaction decides whether they come to be.
+
+    Raises:
+        KeyError: an action that `models.audit.actions` does not know.
+    """
+    if not events:
+        return
+    await connection.execute(
+        _RECORD,
+        [uuid7() for _ in events],
+        [e.tenant_id for e in events],
+        [e.action for e in events],
+        [e.phase for e in events],
+        [_OUTCOMES[e.phase] for e in events],
+        [e.reason for e in events],
+        [ACTIONS[e.action].severity for e in events],
+        [e.actor.type for e in events],
+        [e.actor.id for e in events],
+        [e.actor.label for e in events],
+        [_json(e.targets) for e in events],
+        [e.correlation_id for e in events],
+        [e.job_id for e in events],
+        [_json(e.context) for e in events],
+        [_json(e.diff) for e in events],
+    )
+
+
+async def make_partitions(connection: asyncpg.Connection, months_ahead: int = 3) -> int:
+    """Make the monthly partitions up to ``months_ahead``; return how many were missing."""
+    made: int = await connection.fetchval("SELECT usher_make_audit_partitions($1)", months_ahead)
+    return made

@@ -1,0 +1,83 @@
+"""The connection pool to PostgreSQL, and how its failures are told apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import orjson
+
+if TYPE_CHECKING:
+    from models.settings import Settings
+
+# Every statement of the api ends long before Entra gives up (60 s); the worker's batches are larger.
+STATEMENT_SECONDS = 15
+ACQUIRE_SECONDS = 5.0
+
+UNAVAILABLE: tuple[type[BaseException], ...] = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.QueryCanceledError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InternalClientError,
+)
+"""What asyncpg raises when the server is gone, going, full or too slow: the same statement may succeed later."""
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Tell whether ``error`` means that PostgreSQL cannot serve just now (HTTP 503, try the job again)."""
+    if isinstance(error, UNAVAILABLE):
+        return True
+    # asyncpg reports a connection that broke under a statement, or a pool that closes, as InterfaceError.
+    return isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
+
+
+def _encode(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+async def _set_up(connection: asyncpg.Connection, role: str) -> None:
+    # From here on the connection has no right to change or delete an audit event.
+    await connection.execute(f'SET ROLE "{role}"')
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_encode, decoder=orjson.loads)
+
+
+async def _keep(_: asyncpg.Connection) -> None:
+    """Spare the round trip of asyncpg's own reset: no code here leaves state on a session."""
+
+
+def make_pool(settings: Settings, *, name: str, size: int | None = None) -> asyncpg.Pool:
+    """Return a pool that connects on first use, so that a process can start before PostgreSQL does.
+
+    Args:
+        settings: gives the URL, the role and the usual size.
+        name: what `pg_stat_activity` shows as application_name.
+        size: the most connections, when not ``settings.database_pool``.
+    """
+
+    async def init(connection: asyncpg.Connection) -> None:
+        await _set_up(connection, settings.database_role)
+
+    return asyncpg.create_pool(
+        settings.database_url.get_secret_value(),
+        min_size=0,
+        max_size=size or settings.database_pool,
+        init=init,
+        reset=_keep,
+        timeout=ACQUIRE_SECONDS,
+        command_timeout=STATEMENT_SECONDS + 5,
+        server_settings={
+            "application_name": f"usher {name}",
+            "statement_timeout": f"{STATEMENT_SECONDS}s",
+            "lock_timeout": "10s",
+            "idle_in_transaction_session_timeout": "30s",
+            "jit": "off",
+            "timezone": "UTC",
+        },
+    )

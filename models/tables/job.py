@@ -43,6 +43,11 @@ class Job(SQLModel, table=True):
             text("(((payload -> 'work_email_keys'::text) ->> 0))"),
             postgresql_where=text(_WAITING_CREATE),
         ),
+        Index(
+            "job_waiting_further_work_emails",
+            "tenant_id",
+            postgresql_where=text(_WAITING_CREATE + " AND jsonb_array_length(payload -> 'work_email_keys'::text) > 1"),
+        ),
     )
 
     id: UUID = Field(primary_key=True)

@@ -143,6 +143,11 @@ _TABLES = [
         WHERE kind = 'user.create' AND state IN ('staged', 'running', 'retry', 'dead')
     """,
     """
+    CREATE INDEX job_waiting_further_work_emails ON job (tenant_id)
+        WHERE kind = 'user.create' AND state IN ('staged', 'running', 'retry', 'dead')
+          AND jsonb_array_length(payload -> 'work_email_keys') > 1
+    """,
+    """
     CREATE TABLE invitation (
         id uuid PRIMARY KEY,
         tenant_id uuid NOT NULL,

@@ -1,0 +1,167 @@
+"""Accepting creates: reserve the identifier, stage the job, audit the request, all in one commit.
+
+A create that was accepted is durable and readable at once; it can fail later only by a fault, because
+everything that its content could get wrong, uniqueness included, is decided here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import orjson
+from uuid_utils.compat import uuid7
+
+from models.audit.actions import ACTIONS
+from models.batch import Batcher
+from models.db import ACQUIRE_SECONDS, is_unavailable
+from models.errors import UniquenessError
+from models.jobs import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from models.audit.record import Actor
+    from models.scim.document import UserDocument
+    from models.settings import Settings
+
+_KIND = KINDS["user.create"]
+_ACTION = ACTIONS["scim.user.create"]
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """A valid create that asks to be accepted."""
+
+    tenant_id: UUID
+    resource_id: UUID
+    job_id: UUID
+    user: UserDocument
+    doc: str
+    """The document as JSON text."""
+    actor: Actor
+    correlation_id: UUID
+    context: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What became of a create: ``created_at`` is None when its identifier was taken."""
+
+    created_at: datetime | None
+
+
+# One round trip and one commit for any number of creates. The identifiers are reserved in the order of their
+# key, so that two commits that want the same two names wait for each other and never deadlock; of two equal
+# names in one statement the first wins.
+_ACCEPT = f"""
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::uuid[],
+                         $8::text[], $9::text[], $10::text[], $11::uuid[], $12::text[])
+        AS i (tenant_id, resource_id, job_id, user_name_key, payload, targets, correlation_id,
+              actor_type, actor_id, actor_label, event_id, context)
+),
+reserved AS (
+    INSERT INTO identifier (tenant_id, kind, value_key, resource_id)
+    SELECT tenant_id, 'userName', user_name_key, resource_id FROM input ORDER BY tenant_id, user_name_key
+    ON CONFLICT DO NOTHING
+    RETURNING resource_id
+),
+outcome AS MATERIALIZED (
+    SELECT input.*, reserved.resource_id IS NOT NULL AS accepted FROM input LEFT JOIN reserved USING (resource_id)
+),
+staged AS (
+    INSERT INTO job (id, tenant_id, kind, queue, resource_id, payload, correlation_id)
+    SELECT job_id, tenant_id, '{_KIND.name}', '{_KIND.queue}', resource_id, payload::jsonb, correlation_id
+      FROM outcome WHERE accepted
+),
+audited AS (
+    INSERT INTO audit_event (id, tenant_id, action, phase, outcome, reason, severity, actor_type, actor_id,
+                             actor_label, targets, correlation_id, job_id, context)
+    SELECT event_id, tenant_id, '{_ACTION.name}', CASE WHEN accepted THEN 'requested' ELSE 'denied' END,
+           CASE WHEN accepted THEN 'pending' ELSE 'denied' END, CASE WHEN accepted THEN NULL ELSE 'uniqueness' END,
+           {_ACTION.severity}, actor_type, actor_id, actor_label, targets::jsonb, correlation_id,
+           CASE WHEN accepted THEN job_id END, context::jsonb
+      FROM outcome
+)
+SELECT resource_id, now() AS created_at FROM outcome WHERE accepted
+"""  # noqa: S608  constants only
+
+
+def _payload(create: Create) -> str:
+    # The document is JSON text already; only what stands beside it is written here.
+    beside = {
+        "user_name_key": create.user.user_name_key,
+        "external_id": create.user.external_id,
+        "work_email_keys": create.user.work_email_keys,
+        "active": create.user.active,
+        "invite": create.user.primary_email if create.user.active else None,
+    }
+    return f'{{"doc":{create.doc},{orjson.dumps(beside).decode()[1:]}'
+
+
+def _targets(create: Create) -> str:
+    target = {"type": "User", "id": str(create.resource_id), "label": create.user.user_name}
+    if create.user.external_id is not None:
+        target["external_id"] = create.user.external_id
+    return orjson.dumps([target]).decode()
+
+
+class Intake:
+    """Accepts creates for one process, in group commits (DESIGN.md, how a create flows)."""
+
+    def __init__(self, pool: asyncpg.Pool, settings: Settings, ring: Callable[[str, list[UUID]], None]) -> None:
+        """Take the pool to commit on, the limits, and ``ring(queue, job ids)``, called after each commit."""
+        self._pool = pool
+        self._ring = ring
+        self._batcher: Batcher[Create, Accepted] = Batcher(
+            self._flush,
+            limit=settings.intake_batch,
+            in_flight=settings.intake_in_flight,
+            isolate=lambda error: isinstance(error, asyncpg.PostgresError) and not is_unavailable(error),
+        )
+
+    async def accept(self, create: Create) -> datetime:
+        """Accept ``create`` durably and return the moment of its creation.
+
+        Raises:
+            UniquenessError: the userName is taken, in any letter case.
+            asyncpg.PostgresError, OSError: the store did not take it; nothing was written, or (connection lost
+                during the commit) it cannot be known.
+        """
+        accepted = await self._batcher.submit(create)
+        if accepted.created_at is None:
+            raise UniquenessError(
+                "A user with this userName exists already (letter case does not matter)."
+                " Match it by userName instead of creating it again."
+            )
+        return accepted.created_at
+
+    async def _flush(self, creates: Sequence[Create]) -> list[Accepted]:
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            rows = await connection.fetch(
+                _ACCEPT,
+                [c.tenant_id for c in creates],
+                [c.resource_id for c in creates],
+                [c.job_id for c in creates],
+                [c.user.user_name_key for c in creates],
+                [_payload(c) for c in creates],
+                [_targets(c) for c in creates],
+                [c.correlation_id for c in creates],
+                [c.actor.type for c in creates],
+                [c.actor.id for c in creates],
+                [c.actor.label for c in creates],
+                [uuid7() for _ in creates],
+                [orjson.dumps(c.context).decode() for c in creates],
+            )
+        created = {row["resource_id"]: row["created_at"] for row in rows}
+        if created:
+            self._ring(_KIND.queue, [c.job_id for c in creates if c.resource_id in created])
+        return [Accepted(created.get(c.resource_id)) for c in creates]
+
+    async def close(self) -> None:
+        """Wait for the commits that are under way."""
+        await self._batcher.drain()

@@ -1,0 +1,135 @@
+"""Applying accepted creates to the user store; used by the worker in batches and by a write that settles one.
+
+Everything a create causes is one transaction: the user, the audit event with its diff, the invitation and its
+job, and the create's own job done. A job whose lease was lost takes no part in it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+from uuid_utils.compat import uuid7
+
+from models.audit.actions import ACTIONS
+from models.jobs import KINDS, read_job
+from models.scim.diff import net_diff
+from models.scim.schema import USER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    import asyncpg
+
+    from models.jobs import Job
+
+_INVITE = KINDS["invitation.send"]
+_ACTION = ACTIONS["scim.user.create"]
+
+# `held` are the jobs whose lease is still ours, with the document as it stood before the payload is emptied.
+_APPLY = f"""
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest($2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], $7::uuid[])
+        AS i (id, diff, changed, event_id, invitation_id, invitation_job_id)
+),
+held AS MATERIALIZED (
+    SELECT job.id, job.tenant_id, resource_id, payload, correlation_id, staged_at,
+           diff, changed, event_id, invitation_id, invitation_job_id
+      FROM job JOIN input USING (id) WHERE lease_token = $1 AND state = 'running'
+       FOR UPDATE OF job
+),
+ended AS (
+    UPDATE job SET state = 'done', finished_at = now(), payload = NULL, lease_token = NULL, lease_until = NULL,
+           error_code = NULL, error_detail = NULL
+      FROM held WHERE job.id = held.id
+),
+applied AS (
+    INSERT INTO users (tenant_id, id, external_id, work_email_keys, active, doc, created_at, last_modified)
+    SELECT tenant_id, resource_id, payload ->> 'external_id',
+           ARRAY(SELECT jsonb_array_elements_text(payload -> 'work_email_keys')),
+           (payload -> 'active')::boolean, payload -> 'doc', staged_at, staged_at
+      FROM held
+),
+audited AS (
+    INSERT INTO audit_event (id, tenant_id, action, phase, outcome, severity, actor_type, targets,
+                             correlation_id, job_id, diff, changed)
+    SELECT event_id, tenant_id, '{_ACTION.name}', 'applied', 'success', {_ACTION.severity}, 'job',
+           jsonb_build_array(jsonb_build_object(
+               'type', 'User', 'id', resource_id, 'label', payload -> 'doc' -> 'userName')),
+           correlation_id, id, diff::jsonb, changed::text[]
+      FROM held
+),
+invited AS (
+    INSERT INTO invitation (id, tenant_id, user_id, email)
+    SELECT invitation_id, tenant_id, resource_id, payload ->> 'invite'
+      FROM held JOIN tenant ON tenant.id = tenant_id
+     WHERE tenant.invitations AND payload ->> 'invite' IS NOT NULL
+    RETURNING id
+),
+staged AS (
+    INSERT INTO job (id, tenant_id, kind, queue, resource_id, payload, correlation_id, run_at)
+    SELECT invitation_job_id, tenant_id, '{_INVITE.name}', '{_INVITE.queue}', invitation_id, '{{}}', correlation_id,
+           now() + make_interval(secs => tenant.invitation_delay_seconds)
+      FROM held JOIN invited ON invited.id = held.invitation_id JOIN tenant ON tenant.id = tenant_id
+    RETURNING id, run_at
+)
+SELECT held.id, staged.id AS invitation_job_id, staged.run_at <= now() AS due
+  FROM held LEFT JOIN staged ON staged.id = held.invitation_job_id
+"""  # noqa: S608  constants only
+
+
+async def apply_creates(
+    connection: asyncpg.Connection, jobs: Sequence[Job], lease_token: UUID
+) -> tuple[set[UUID], list[UUID]]:
+    """Apply claimed `user.create` jobs in one statement; all of them or, on an error, none.
+
+    Args:
+        connection: outside a transaction, or inside one that has more to write.
+        jobs: as they were claimed, under ``lease_token``.
+        lease_token: jobs that are no longer under it are left alone.
+
+    Returns:
+        The ids of the jobs that were applied, and those of the invitation jobs that are due at once.
+
+    Raises:
+        asyncpg.PostgresError: the store refused; the transaction has no effect.
+        KeyError, TypeError: a payload that is not a create's.
+    """
+    diffs = [net_diff({}, job.payload["doc"], USER) for job in jobs]
+    rows = await connection.fetch(
+        _APPLY,
+        lease_token,
+        [job.id for job in jobs],
+        [orjson.dumps(diff).decode() for diff in diffs],
+        ["{" + ",".join('"' + item["path"].replace('"', '\\"') + '"' for item in diff) + "}" for diff in diffs],
+        [uuid7() for _ in jobs],
+        [uuid7() for _ in jobs],
+        [uuid7() for _ in jobs],
+    )
+    return {row["id"] for row in rows}, [row["invitation_job_id"] for row in rows if row["due"]]
+
+
+async def settle(connection: asyncpg.Connection, tenant_id: UUID, resource_id: UUID) -> list[UUID] | None:
+    """Apply one create that still waits, so that a write can go on from it; part of the caller's transaction.
+
+    A worker that holds the job loses its lease and walks away.
+
+    Returns:
+        The invitation jobs to ring for after the commit, or None if the user was not waiting.
+    """
+    lease_token = uuid7()
+    row = await connection.fetchrow(
+        "UPDATE job SET state = 'running', lease_token = $3, lease_until = now() + interval '30 seconds',"
+        " attempts = attempts + 1, started_at = coalesce(started_at, now())"
+        " WHERE tenant_id = $1 AND resource_id = $2 AND kind = 'user.create'"
+        " AND state IN ('staged', 'running', 'retry', 'dead')"
+        " RETURNING id, tenant_id, kind, resource_id, payload, attempts, correlation_id, staged_at",
+        tenant_id,
+        resource_id,
+        lease_token,
+    )
+    if row is None:
+        return None
+    _, invitations = await apply_creates(connection, [read_job(row)], lease_token)
+    return invitations

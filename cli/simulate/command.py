@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cli.simulate.body import Dialect  # noqa: TC001 - typer reads the annotations at run time
+from cli.simulate.cycle import Cycle
+from cli.simulate.people import people
+from cli.simulate.report import Report
+from cli.simulate.wire import Wire
+from models.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def simulate(
+    *,
+    url: Annotated[str, typer.Option(help="Tenant URL: the SCIM base, as it is pasted into Entra.")],
+    token: Annotated[str, typer.Option(help="Secret Token that belongs to it.")],
+    users: Annotated[int, typer.Option(min=0, help="How many users to provision.")] = 100,
+    dialect: Annotated[
+        Dialect, typer.Option(help="Entra's default dialect, the one behind aadOptscim062020, or both in turn.")
+    ] = "mixed",
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Users in work at once, and connections.")] = 8,
+    seed: Annotated[
+        int | None, typer.Option(help="Same seed, same users: a second run plays Entra's restart. Default: a new one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, with every deviation.")] = False,
+) -> None:
+    """Play Microsoft Entra against a SCIM server and report every answer that Entra would stumble over.
+
+    Exit status: 0 when nothing deviates, 1 on any deviation, 2 when the URL or the token is of no use.
+    """
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    report = Report(url=url, seed=seed, dialect=dialect, users=users, concurrency=concurrency)
+    errors = Console(stderr=True)
+    bar = Progress(
+        TextColumn("users"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        disable=as_json or not errors.is_terminal,
+        transient=True,
+    )
+    started = time.perf_counter()
+    try:
+        wire = Wire(url, token, concurrency, report)
+        with bar:
+            task = bar.add_task("users", total=users)
+            uvloop.run(_run(wire, report, dialect, lambda: bar.advance(task)))
+    except UsageError as error:
+        typer.echo(error.detail, err=True)
+        raise typer.Exit(2) from None
+    report.seconds = time.perf_counter() - started
+    if as_json:
+        print(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2).decode())
+    else:
+        report.show(Console())
+    if report.deviations:
+        raise typer.Exit(1)
+
+
+async def _run(wire: Wire, report: Report, dialect: Dialect, on_user: Callable[[], None]) -> None:
+    async with wire:
+        await Cycle(wire, report, dialect, on_user).run(people(report.seed, report.users), report.concurrency)

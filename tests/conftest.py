@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from models.settings import Settings, load_settings
+
+# A test knows only the settings that it makes itself.
+for _name in [name for name in os.environ if name.startswith("USHER_") and not name.startswith("USHER_TEST_")]:
+    del os.environ[_name]
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    import asyncpg
+
+    from tests.support.servers import MailboxReader, Servers
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """PostgreSQL, Valkey and the mail catcher, one of each for the whole session."""
+    from tests.support.servers import running_servers
+
+    with running_servers() as started:
+        yield started
+
+
+@pytest.fixture
+async def database_url(servers: Servers) -> AsyncIterator[str]:
+    """A migrated database of the test's own."""
+    from tests.support.servers import cloned_database
+
+    async with cloned_database(servers) as url:
+        yield url
+
+
+@pytest.fixture
+async def redis_url(servers: Servers) -> AsyncIterator[str]:
+    """An empty logical database of the Redis server."""
+    from redis.asyncio import Redis
+
+    url = servers.next_redis_url()
+    async with Redis.from_url(url) as client:
+        await client.flushdb()
+        yield url
+        await client.flushdb()
+
+
+@pytest.fixture
+async def mailbox(servers: Servers) -> AsyncIterator[MailboxReader]:
+    """The mail catcher, empty and well-behaved."""
+    import aiohttp
+
+    from tests.support.servers import MailboxReader
+
+    async with aiohttp.ClientSession() as client:
+        reader = MailboxReader(servers.smtp_url, servers.page_url, client)
+        await reader.behave()
+        await reader.clear()
+        yield reader
+        await reader.behave()
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str, servers: Servers) -> Settings:
+    """Settings for the test's own database, Redis number and the mail catcher; ports are free ones."""
+    return load_settings(
+        database_url=database_url,
+        redis_url=redis_url,
+        smtp_url=servers.smtp_url,
+        secret_key="a-secret-key-for-tests-of-enough-length",
+        port=0,
+        admin_port=0,
+    )
+
+
+@pytest.fixture
+async def pool(settings: Settings) -> AsyncIterator[asyncpg.Pool]:
+    """Connections to the test's own database, under the role and with the codecs of the application."""
+    from models.db import make_pool
+
+    async with make_pool(settings, name="tests") as connections:
+        yield connections
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A temporary data folder for servers that a test starts itself; root's PostgreSQL cannot reach `tmp_path`."""
+    from tests.support.servers import reachable_folder
+
+    with reachable_folder() as folder:
+        yield folder

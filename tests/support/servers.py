@@ -1,0 +1,178 @@
+"""The servers that tests run against: one set a session, the same code that `usher up` runs.
+
+``USHER_TEST_DATABASE_URL`` and ``USHER_TEST_REDIS_URL`` put servers of one's own in their place. The database login
+must be able to create databases and roles; databases 1 to 15 of the Redis are emptied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import tempfile
+import uuid
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from cli.embedded.mail import EmbeddedMail
+from cli.embedded.postgres import EmbeddedPostgres
+from cli.embedded.process import end_all_strays
+from cli.embedded.valkey import EmbeddedValkey
+from models.migrations import run
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from email.message import EmailMessage
+
+    import aiohttp
+
+TEST_DATABASE_URL = os.environ.get("USHER_TEST_DATABASE_URL")
+TEST_REDIS_URL = os.environ.get("USHER_TEST_REDIS_URL")
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Addresses of the session's servers."""
+
+    admin_url: str  # a database of the server that is not Usher's own: databases are made and dropped from here
+    redis_url: str  # of logical database 0, which no test uses
+    smtp_url: str
+    page_url: str
+    template: str  # name of the migrated database that tests' databases are copies of
+    redis_numbers: Iterator[int] = field(default_factory=lambda: itertools.cycle(range(1, 16)))
+
+    def next_redis_url(self) -> str:
+        """Return the URL of another logical database than the last one."""
+        return with_path(self.redis_url, str(next(self.redis_numbers)))
+
+
+@contextmanager
+def reachable_folder() -> Iterator[Path]:
+    """Make a temporary folder that PostgreSQL's account reaches also when root runs the tests; pytest's is closed."""
+    folder = Path(tempfile.mkdtemp(prefix="usher-tests-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        end_all_strays(folder)  # of a test that failed half-way
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def running_servers() -> Iterator[Servers]:
+    """Start the servers that are not given from outside, with a migrated template database; stop them at the end."""
+    with reachable_folder() as folder:
+        postgres = None if TEST_DATABASE_URL else EmbeddedPostgres(folder)
+        valkey = None if TEST_REDIS_URL else EmbeddedValkey(folder)
+        mail = EmbeddedMail(folder)
+        started = [server for server in (postgres, valkey, mail) if server]
+        template = f"usher_template_{uuid.uuid4().hex[:12]}"
+        try:
+            for server in started:
+                server.launch()
+            for server in started:
+                server.ready()
+            admin_url = TEST_DATABASE_URL or (with_path(postgres.url, "postgres") if postgres else "")
+            redis_url = TEST_REDIS_URL or (valkey.url if valkey else "")
+            asyncio.run(_make_template(admin_url, template))
+            try:
+                yield Servers(admin_url, redis_url, mail.smtp_url, mail.page_url, template)
+            finally:
+                asyncio.run(drop_database(admin_url, template))
+        finally:
+            for server in started:
+                server.stop()
+
+
+@asynccontextmanager
+async def cloned_database(servers: Servers) -> AsyncIterator[str]:
+    """Give the URL of a fresh copy of the migrated template, dropped afterwards."""
+    name = f"usher_test_{uuid.uuid4().hex[:12]}"
+    await _execute(servers.admin_url, f'CREATE DATABASE "{name}" TEMPLATE "{servers.template}"')
+    try:
+        yield with_path(servers.admin_url, name)
+    finally:
+        await drop_database(servers.admin_url, name)
+
+
+async def drop_database(admin_url: str, name: str) -> None:
+    """Drop a database, ending the sessions that are still on it."""
+    await _execute(admin_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def with_path(url: str, path: str) -> str:
+    """Return the URL of another database on the same server."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{path}"))
+
+
+async def _make_template(admin_url: str, name: str) -> None:
+    await _execute(admin_url, f'CREATE DATABASE "{name}"')
+    await run.upgrade(with_path(admin_url, name))
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+class MailboxReader:
+    """The mail catcher as tests see it."""
+
+    def __init__(self, smtp_url: str, page_url: str, client: aiohttp.ClientSession) -> None:
+        self.smtp_url = smtp_url
+        self.page_url = page_url
+        self._client = client
+
+    async def messages(self, text: str = "") -> list[dict[str, Any]]:
+        """Return what was sent (id, time, sender, recipients, subject, message_id, size), newest first."""
+        found: list[dict[str, Any]] = []
+        while True:
+            query = {"q": text, "offset": str(len(found)), "limit": "1000"}
+            async with self._client.get(f"{self.page_url}/messages.json", params=query) as response:
+                response.raise_for_status()
+                answer = await response.json()
+            found += answer["messages"]
+            if len(found) >= answer["total"]:
+                return found
+
+    async def open(self, identifier: str) -> EmailMessage:
+        """Return a whole message."""
+        async with self._client.get(f"{self.page_url}/messages/{identifier}.eml") as response:
+            response.raise_for_status()
+            return message_from_bytes(await response.read(), policy=policy.default)
+
+    async def wait_for(self, count: int, text: str = "", seconds: float = 10) -> list[dict[str, Any]]:
+        """Wait until at least ``count`` messages have come and return them, newest first."""
+
+        async def enough() -> list[dict[str, Any]]:
+            found = await self.messages(text)
+            return found if len(found) >= count else []
+
+        return await wait_until(enough, f"{count} messages in the mailbox", seconds)
+
+    async def clear(self) -> None:
+        """Throw every message away."""
+        async with self._client.delete(f"{self.page_url}/messages") as response:
+            response.raise_for_status()
+
+    async def behave(self, **behaviour: Any) -> None:
+        """Answer SMTP as `cli.embedded.behaviour.Behaviour` says; without arguments as usual."""
+        async with self._client.post(f"{self.page_url}/behaviour", json=behaviour) as response:
+            assert response.status == 200, await response.text()
+
+    async def shown(self) -> int:
+        """Return how often the behaviour was shown since it was set."""
+        async with self._client.get(f"{self.page_url}/behaviour") as response:
+            response.raise_for_status()
+            return int((await response.json())["shown"])

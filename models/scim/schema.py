@@ -41,6 +41,13 @@ _KEYWORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "returned": ("default", "always", "request", "never"),
     "uniqueness": ("none", "server", "global"),
 }
+# What an attribute that a tenant defines can be: the store's identifiers know none of its values, nobody but
+# the client sets them, and there is no use in one that cannot be read.
+_OWN_SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
+    "mutability": ("readWrite", "immutable"),
+    "returned": ("default", "always"),
+    "uniqueness": ("none",),
+}
 # RFC 7643 §2.1; "$ref" is the one name that begins with another sign (§2.4).
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9$_-]*|\$ref")
 _OWN: Final = "urn:ietf:params:scim:schemas:extension:"
@@ -170,7 +177,9 @@ class ResourceSchema:
         """Return this schema with further extensions.
 
         Args:
-            documents: SCIM Schema documents (RFC 7643 §7), as a tenant defines them.
+            documents: SCIM Schema documents (RFC 7643 §7), as a tenant defines them. Of the characteristics they
+                can give an attribute: mutability readWrite or immutable, returned default or always, uniqueness
+                none.
 
         Raises:
             InvalidValueError: A document is not a usable schema, or its URN is taken.
@@ -199,9 +208,12 @@ def _extension(document: Mapping[str, Any]) -> Extension:
         raise InvalidValueError(f"The schema {urn} belongs to SCIM itself; an own one begins with {_OWN}.")
     attributes = _attributes(document.get("attributes"), urn)
     for attribute in attributes.values():
-        # Uniqueness is promised by the store's identifiers, which know none of a tenant's attributes.
-        if attribute.uniqueness != "none":
-            raise InvalidValueError(f"{urn}:{attribute.name}: uniqueness of an own attribute must be none.")
+        for item in (attribute, *attribute.sub_attributes.values()):
+            for keyword, supported in _OWN_SUPPORTED.items():
+                if getattr(item, keyword) not in supported:
+                    raise InvalidValueError(
+                        f"{urn}:{attribute.name}: the {keyword} of an own attribute must be {' or '.join(supported)}."
+                    )
     return Extension(
         urn=urn,
         attributes=attributes,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 import orjson
 
 if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
     from models.settings import Settings
+
+    Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
+    """A connection of one's own or one lent by a pool."""
 
 # Every statement of the api ends long before Entra gives up (60 s); the worker's batches are larger.
 STATEMENT_SECONDS = 15

@@ -13,6 +13,7 @@ UsherError
 │   ├── ForbiddenError          403                the token is good but not for this
 │   ├── NotFoundError           404                no such resource or route
 │   ├── MethodNotAllowedError   405                the route exists, the method does not
+│   ├── BodyTimeoutError        408                the body did not arrive in time
 │   ├── UniquenessError         409 uniqueness     a value that must be unique is taken
 │   ├── PreconditionError       412                If-Match names another version
 │   ├── TooLargeError           413                the body or its content is over a limit
@@ -125,6 +126,12 @@ class MethodNotAllowedError(ClientError):
     """The method is not supported here."""
 
     status = 405
+
+
+class BodyTimeoutError(ClientError):
+    """The body of the request did not arrive in time."""
+
+    status = 408
 
 
 class UniquenessError(ClientError):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from models.db import Connection
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -44,6 +46,14 @@ class Kind:
 PROVISION = "provision"
 EMAIL = "email"
 QUEUES = (PROVISION, EMAIL)
+RUN_JOBS = "run_jobs"
+"""Name of the one function that arq knows; its argument is a list of job ids."""
+
+
+def redis_queue(queue: str) -> str:
+    """Return the key of a queue's sorted set in Redis."""
+    return f"usher:{queue}"
+
 
 _KINDS = (
     Kind("user.create", PROVISION, max_attempts=20, first_delay_seconds=1, longest_delay_seconds=300),
@@ -125,7 +135,7 @@ def read_job(row: asyncpg.Record) -> Job:
 
 
 async def claim(
-    connection: asyncpg.Connection, queue: str, *, lease_token: UUID, lease_seconds: float, limit: int
+    connection: Connection, queue: str, *, lease_token: UUID, lease_seconds: float, limit: int
 ) -> list[Job]:
     """Take at most ``limit`` due jobs of a queue under a lease, in turn by tenant.
 
@@ -135,7 +145,7 @@ async def claim(
     return [read_job(row) for row in rows]
 
 
-async def extend_lease(connection: asyncpg.Connection, lease_token: UUID, lease_seconds: float) -> int:
+async def extend_lease(connection: Connection, lease_token: UUID, lease_seconds: float) -> int:
     """Give a sign of life for every job under ``lease_token``; return how many there still are."""
     status = await connection.execute(
         "UPDATE job SET lease_until = now() + make_interval(secs => $2) WHERE lease_token = $1 AND state = 'running'",
@@ -145,7 +155,7 @@ async def extend_lease(connection: asyncpg.Connection, lease_token: UUID, lease_
     return int(status.split()[1])
 
 
-async def finish(connection: asyncpg.Connection, job_ids: Sequence[UUID], lease_token: UUID) -> set[UUID]:
+async def finish(connection: Connection, job_ids: Sequence[UUID], lease_token: UUID) -> set[UUID]:
     """Mark jobs done, if the lease still holds; return those for which it did.
 
     The caller's effect belongs into the same transaction, and must be rolled back for the others.
@@ -169,7 +179,7 @@ RETURNING id
 
 
 async def fail(
-    connection: asyncpg.Connection, job: Job, lease_token: UUID, error: BaseException, *, detail: str | None = None
+    connection: Connection, job: Job, lease_token: UUID, error: BaseException, *, detail: str | None = None
 ) -> Ending | None:
     """Record that an attempt failed: due again after its kind's delay, or dead.
 
@@ -193,12 +203,23 @@ async def fail(
     return Ending(job, state, code) if row else None
 
 
-async def release(connection: asyncpg.Connection, lease_token: UUID) -> int:
-    """Give jobs back untried, as a stopping worker does: the attempt does not count."""
+async def release(connection: Connection, lease_token: UUID, job_ids: Sequence[UUID] | None = None) -> int:
+    """Give jobs back untried, as a stopping worker does: the attempt does not count.
+
+    Args:
+        connection: where to write.
+        lease_token: whose jobs.
+        job_ids: only these of them; all when not given.
+
+    Returns:
+        How many there were.
+    """
     status = await connection.execute(
         "UPDATE job SET state = CASE WHEN attempts > 1 THEN 'retry' ELSE 'staged' END, attempts = attempts - 1,"
-        " lease_token = NULL, lease_until = NULL WHERE lease_token = $1 AND state = 'running'",
+        " lease_token = NULL, lease_until = NULL"
+        " WHERE lease_token = $1 AND state = 'running' AND ($2::uuid[] IS NULL OR id = ANY ($2))",
         lease_token,
+        job_ids,
     )
     return int(status.split()[1])
 
@@ -215,20 +236,20 @@ UPDATE job SET state = CASE WHEN lost.attempts >= coalesce(known.max_attempts, 0
        finished_at = CASE WHEN lost.attempts >= coalesce(known.max_attempts, 0) THEN now() END
   FROM lost LEFT JOIN known USING (kind)
  WHERE job.id = lost.id
-RETURNING job.id, job.tenant_id, job.kind, job.queue, job.state, job.resource_id, job.correlation_id
+RETURNING job.id, tenant_id, job.kind, queue, state, resource_id, correlation_id, payload, job.attempts, staged_at
 """
 
 
-async def rescue(connection: asyncpg.Connection) -> list[asyncpg.Record]:
+async def rescue(connection: Connection) -> list[asyncpg.Record]:
     """Free the jobs whose lease ran out; the lost attempt counts, so that a job that kills workers ends.
 
     Returns:
-        Rows of (id, tenant_id, kind, queue, state, resource_id, correlation_id).
+        Rows that `read_job` reads, with `queue` and `state` (`retry` or `dead`) beside.
     """
     return await connection.fetch(_RESCUE, list(KINDS), [kind.max_attempts for kind in KINDS.values()])
 
 
-async def due(connection: asyncpg.Connection, queue: str, *, older_than_seconds: float, limit: int) -> list[UUID]:
+async def due(connection: Connection, queue: str, *, older_than_seconds: float, limit: int) -> list[UUID]:
     """Return ids of jobs that should have been taken by now, oldest first: what the relay rings for."""
     rows = await connection.fetch(
         "SELECT id FROM job WHERE queue = $1 AND state IN ('staged', 'retry')"
@@ -240,7 +261,7 @@ async def due(connection: asyncpg.Connection, queue: str, *, older_than_seconds:
     return [row["id"] for row in rows]
 
 
-async def next_due_seconds(connection: asyncpg.Connection, queue: str) -> float | None:
+async def next_due_seconds(connection: Connection, queue: str) -> float | None:
     """Return in how many seconds the next job of a queue is due (0 if one is), or None if none waits."""
     seconds: float | None = await connection.fetchval(
         "SELECT greatest(0, extract(epoch FROM min(run_at) - now()))::float FROM job"
@@ -264,12 +285,12 @@ SELECT kind, tenant.name AS tenant,
 """
 
 
-async def stats(connection: asyncpg.Connection) -> list[dict[str, Any]]:
+async def stats(connection: Connection) -> list[dict[str, Any]]:
     """Return per kind and tenant: waiting, running, retry, dead, and the age of the oldest in seconds."""
     return [dict(row) for row in await connection.fetch(_STATS)]
 
 
-async def _locked(connection: asyncpg.Connection, job_id: UUID) -> asyncpg.Record:
+async def _locked(connection: Connection, job_id: UUID) -> asyncpg.Record:
     row = await connection.fetchrow(
         "SELECT id, tenant_id, kind, queue, state, resource_id, correlation_id, payload, staged_at, attempts"
         " FROM job WHERE id = $1 FOR UPDATE",
@@ -293,7 +314,7 @@ def _by_hand(action: str, row: asyncpg.Record, actor: Actor) -> Event:
     )
 
 
-async def retry_now(connection: asyncpg.Connection, job_id: UUID, *, actor: Actor) -> str:
+async def retry_now(connection: Connection, job_id: UUID, *, actor: Actor) -> str:
     """Make a job due at once with all its attempts before it; return its queue.
 
     Raises:
@@ -311,7 +332,7 @@ async def retry_now(connection: asyncpg.Connection, job_id: UUID, *, actor: Acto
     return queue
 
 
-async def cancel(connection: asyncpg.Connection, job_id: UUID, *, actor: Actor) -> None:
+async def cancel(connection: Connection, job_id: UUID, *, actor: Actor) -> None:
     """End a job that is not running; a cancelled create gives its identifiers back and the user vanishes.
 
     Raises:
@@ -350,3 +371,28 @@ async def cancel(connection: asyncpg.Connection, job_id: UUID, *, actor: Actor) 
                 "UPDATE invitation SET state = 'failed', error_code = 'cancelled' WHERE id = $1", row["resource_id"]
             )
         await record(connection, events)
+
+
+STATES = ("staged", "running", "retry", "done", "dead", "cancelled")
+_OPEN = ("staged", "running", "retry", "dead")
+
+
+async def list_jobs(connection: Connection, *, state: str | None, kind: str | None, limit: int) -> list[dict[str, Any]]:
+    """Return jobs in one state, or in any that is not an end, oldest first; without their payload.
+
+    Raises:
+        UsageError: an unknown state or kind.
+    """
+    if state is not None and state not in STATES:
+        raise UsageError(f"There is no state {state}; there are {', '.join(STATES)}.")
+    if kind is not None and kind not in KINDS:
+        raise UsageError(f"There is no kind {kind}; there are {', '.join(KINDS)}.")
+    rows = await connection.fetch(
+        "SELECT job.id, kind, tenant.name AS tenant, state, resource_id, attempts, staged_at, run_at, lease_until,"
+        " error_code, error_detail, correlation_id FROM job JOIN tenant ON tenant.id = job.tenant_id"
+        " WHERE state = ANY ($1::text[]) AND ($2::text IS NULL OR kind = $2) ORDER BY staged_at, job.id LIMIT $3",
+        [state] if state else list(_OPEN),
+        kind,
+        limit,
+    )
+    return [dict(row) for row in rows]

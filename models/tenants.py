@@ -14,7 +14,7 @@ from models.errors import UsageError
 if TYPE_CHECKING:
     from uuid import UUID
 
-    import asyncpg
+    from models.db import Connection
 
 _NAME = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")
 _COLUMNS = "id, name, display_name, sign_in_url, branding, invitations, invitation_delay_seconds, created_at"
@@ -44,7 +44,7 @@ def _check(changes: dict[str, Any]) -> None:
 
 
 async def add_tenant(
-    connection: asyncpg.Connection, *, name: str, actor: Actor, correlation_id: UUID, **values: Any
+    connection: Connection, *, name: str, actor: Actor, correlation_id: UUID, **values: Any
 ) -> dict[str, Any]:
     """Add a tenant and audit it; ``values`` may hold any of `CHANGEABLE`.
 
@@ -87,7 +87,7 @@ async def add_tenant(
     return dict(row)
 
 
-async def find_tenant(connection: asyncpg.Connection, name: str) -> dict[str, Any]:
+async def find_tenant(connection: Connection, name: str) -> dict[str, Any]:
     """Return the tenant called ``name``.
 
     Raises:
@@ -99,7 +99,7 @@ async def find_tenant(connection: asyncpg.Connection, name: str) -> dict[str, An
     return dict(row)
 
 
-async def list_tenants(connection: asyncpg.Connection) -> list[dict[str, Any]]:
+async def list_tenants(connection: Connection) -> list[dict[str, Any]]:
     """Return every tenant in order of name, with the number of its users."""
     rows = await connection.fetch(
         f"SELECT {_COLUMNS}, (SELECT count(*) FROM users WHERE tenant_id = tenant.id) AS users"  # noqa: S608  constants
@@ -109,7 +109,7 @@ async def list_tenants(connection: asyncpg.Connection) -> list[dict[str, Any]]:
 
 
 async def change_tenant(
-    connection: asyncpg.Connection, name: str, changes: dict[str, Any], *, actor: Actor, correlation_id: UUID
+    connection: Connection, name: str, changes: dict[str, Any], *, actor: Actor, correlation_id: UUID
 ) -> dict[str, Any]:
     """Change some of `CHANGEABLE` and audit what differs.
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from models.db import Connection
+
 PREFIX = "ush"
 SCOPES = ("scim", "ops", "audit", "admin")
 _ALPHABET = string.digits + string.ascii_letters
@@ -105,7 +107,7 @@ def refusal(token: TokenRecord | None, secret: str, scope: str, now: datetime) -
     return None if scope in token.scopes else "scope"
 
 
-async def find_token(connection: asyncpg.Connection | asyncpg.Pool, token_id: str) -> TokenRecord | None:
+async def find_token(connection: Connection | asyncpg.Pool, token_id: str) -> TokenRecord | None:
     """Read one token, or None if there is no such id."""
     row = await connection.fetchrow(
         "SELECT id, tenant_id, label, secret_hash, scopes, expires_at, revoked_at FROM token WHERE id = $1", token_id
@@ -123,7 +125,7 @@ async def find_token(connection: asyncpg.Connection | asyncpg.Pool, token_id: st
     )
 
 
-async def touch_tokens(connection: asyncpg.Connection | asyncpg.Pool, used: dict[str, datetime]) -> None:
+async def touch_tokens(connection: Connection | asyncpg.Pool, used: dict[str, datetime]) -> None:
     """Note when each token id was last used; never moves a time back."""
     await connection.execute(
         "UPDATE token SET last_used_at = greatest(last_used_at, u.at)"
@@ -138,7 +140,7 @@ def _target(token_id: str, label: str) -> dict[str, str]:
 
 
 async def issue_token(
-    connection: asyncpg.Connection,
+    connection: Connection,
     *,
     tenant_id: UUID,
     scopes: Sequence[str] = ("scim",),
@@ -188,7 +190,7 @@ async def issue_token(
     return IssuedToken(token_id, text, expires_at)
 
 
-async def list_tokens(connection: asyncpg.Connection, tenant_id: UUID | None = None) -> list[dict[str, Any]]:
+async def list_tokens(connection: Connection, tenant_id: UUID | None = None) -> list[dict[str, Any]]:
     """Return every token of one tenant, or of all, newest first: id, tenant, label, scopes and its dates."""
     rows = await connection.fetch(
         "SELECT token.id, tenant.name AS tenant, label, scopes, token.created_at, expires_at, revoked_at, last_used_at"
@@ -200,7 +202,7 @@ async def list_tokens(connection: asyncpg.Connection, tenant_id: UUID | None = N
 
 
 async def revoke_token(
-    connection: asyncpg.Connection, token_id: str, *, actor: Actor, correlation_id: UUID, after_seconds: int = 0
+    connection: Connection, token_id: str, *, actor: Actor, correlation_id: UUID, after_seconds: int = 0
 ) -> datetime:
     """End a token, now or after a grace period; return the moment from which it no longer works.
 
@@ -235,7 +237,7 @@ async def revoke_token(
 
 
 async def rotate_token(
-    connection: asyncpg.Connection,
+    connection: Connection,
     token_id: str,
     *,
     days: int,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    import asyncpg
+    from models.db import Connection
 
 _OUTCOMES = {"requested": "pending", "applied": "success", "failed": "failure", "denied": "denied"}
 
@@ -67,7 +67,7 @@ def _json(value: Any) -> str | None:
     return None if value is None else orjson.dumps(value).decode()
 
 
-async def record(connection: asyncpg.Connection, events: Sequence[Event]) -> None:
+async def record(connection: Connection, events: Sequence[Event]) -> None:
     """Insert ``events`` on ``connection``; the caller's transaction decides whether they come to be.
 
     Raises:
@@ -95,7 +95,7 @@ async def record(connection: asyncpg.Connection, events: Sequence[Event]) -> Non
     )
 
 
-async def make_partitions(connection: asyncpg.Connection, months_ahead: int = 3) -> int:
+async def make_partitions(connection: Connection, months_ahead: int = 3) -> int:
     """Make the monthly partitions up to ``months_ahead``; return how many were missing."""
     made: int = await connection.fetchval("SELECT usher_make_audit_partitions($1)", months_ahead)
     return made

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import asyncpg
+    from scim2_models.path import FilterNode
 
-    from models.scim.filter import FilterNode, Lookup
+    from models.scim.filter import Lookup
 
 
 @dataclass(frozen=True, slots=True)

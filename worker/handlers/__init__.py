@@ -1,0 +1,7 @@
+"""One file a kind of job; this registry names them all."""
+
+from __future__ import annotations
+
+from worker.handlers import create, invitation
+
+HANDLERS = {handler.kind: handler for handler in (create.HANDLER, invitation.HANDLER)}

@@ -1,0 +1,56 @@
+"""Putting the front end together: the public and the internal application of one process."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from api import health, invitations
+from api.auth import TokenCache
+from api.denials import Denials
+from api.keys import DENIALS, DRAINING, INTAKE, POOL, RING, SETTINGS, TOKENS
+from api.ring import Ring
+from api.scim.dispatch import dispatch
+from models.db import make_pool
+from models.intake import Intake
+
+if TYPE_CHECKING:
+    from models.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Faces:
+    """The two applications of a process, over the same servers."""
+
+    public: web.Application
+    internal: web.Application
+    draining: asyncio.Event
+
+    async def close(self) -> None:
+        """Finish what was accepted, then let go of the servers; after the listeners have stopped."""
+        await self.public[INTAKE].close()
+        await self.public[DENIALS].close()
+        await self.public[TOKENS].close()
+        await self.public[RING].close()
+        await self.public[POOL].close()
+
+
+def make_apps(settings: Settings) -> Faces:
+    """Return the applications; nothing is connected before the first request needs it."""
+    pool = make_pool(settings, name="api")
+    ring = Ring(settings)
+    draining = asyncio.Event()
+    public = web.Application(client_max_size=settings.max_body_bytes)
+    internal = web.Application()
+    for app in (public, internal):
+        app[SETTINGS], app[POOL], app[RING], app[DRAINING] = settings, pool, ring, draining
+    public[INTAKE] = Intake(pool, settings, ring.ring)
+    public[TOKENS] = TokenCache(pool, settings)
+    public[DENIALS] = Denials(pool)
+    public.router.add_route("*", "/scim/v2{tail:(?:/.*)?}", dispatch)
+    public.router.add_routes(invitations.routes())
+    internal.router.add_routes(health.routes())
+    return Faces(public, internal, draining)

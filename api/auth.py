@@ -1,0 +1,149 @@
+"""Who sends a request: bearer tokens, looked up once every few seconds and compared in constant time."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+
+from models.audit.record import Actor
+from models.db import is_unavailable
+from models.errors import ForbiddenError, UnauthenticatedError, UnavailableError
+from models.tokens import TokenRecord, find_token, refusal, split_token, touch_tokens
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    import asyncpg
+    from aiohttp import web
+
+    from models.settings import Settings
+
+_MOST_CACHED = 10_000
+_TOUCH_SECONDS = 5.0
+
+_log = structlog.get_logger("auth")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The tenant that a request speaks for, and the token that says so."""
+
+    tenant_id: UUID
+    actor: Actor
+
+
+class RefusedError(UnauthenticatedError):
+    """The token is missing, malformed, unknown, revoked or expired; the body does not say which."""
+
+    def __init__(self, reason: str, *, tenant_id: UUID | None = None, hint: str | None = None) -> None:
+        super().__init__(
+            "A valid bearer token is required. Copy the Secret Token into the provisioning settings again,"
+            " or issue a new one with `usher token issue`."
+        )
+        self.reason = reason
+        self.tenant_id = tenant_id
+        self.hint = hint
+        """A short hash of what was presented: tells one stale token from many guesses."""
+
+
+class TokenCache:
+    """The tokens that this process has seen lately; a revoked one ends within `token_cache_seconds`."""
+
+    def __init__(self, pool: asyncpg.Pool, settings: Settings) -> None:
+        self._pool = pool
+        self._trust_seconds = settings.token_cache_seconds
+        self._known: dict[str, tuple[float, TokenRecord | None]] = {}
+        self._reading: dict[str, asyncio.Task[TokenRecord | None]] = {}
+        self._used: dict[str, datetime] = {}
+        self._touching: asyncio.Task[None] | None = None
+
+    async def _find(self, token_id: str) -> TokenRecord | None:
+        known = self._known.get(token_id)
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
+        # However many requests miss at once, one of them asks the store.
+        reading = self._reading.get(token_id)
+        if reading is None:
+            reading = asyncio.get_running_loop().create_task(self._read(token_id))
+            self._reading[token_id] = reading
+            reading.add_done_callback(lambda _: self._reading.pop(token_id, None))
+        return await asyncio.shield(reading)
+
+    async def _read(self, token_id: str) -> TokenRecord | None:
+        asked = time.monotonic()
+        record = await find_token(self._pool, token_id)
+        if len(self._known) >= _MOST_CACHED:
+            self._known.clear()
+        self._known[token_id] = (asked + self._trust_seconds, record)
+        return record
+
+    async def authenticate(self, header: str | None, scope: str) -> Principal:
+        """Return whom the Authorization header speaks for.
+
+        Raises:
+            RefusedError: 401, with the reason for the audit log.
+            ForbiddenError: a good token without ``scope``.
+            UnavailableError: the token store does not answer; never a 401, which Entra would quarantine.
+        """
+        scheme, _, text = (header or "").partition(" ")
+        if scheme.lower() != "bearer" or not text.strip():
+            raise RefusedError("missing")
+        text = text.strip()
+        parts = split_token(text)
+        if parts is None:
+            raise RefusedError("malformed", hint=hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12])
+        token_id, secret = parts
+        try:
+            token = await self._find(token_id)
+        except Exception as error:
+            if is_unavailable(error):
+                raise UnavailableError("The token store does not answer; please try again.") from error
+            raise
+        now = datetime.now(UTC)
+        reason = refusal(token, secret, scope, now)
+        if reason == "scope":
+            raise ForbiddenError(f"This token does not have the scope {scope}.")
+        if reason is not None or token is None:
+            known = token is not None and reason != "unknown"
+            raise RefusedError(
+                reason or "unknown",
+                tenant_id=token.tenant_id if known and token else None,
+                hint=hashlib.sha256(text.encode()).hexdigest()[:12],
+            )
+        self._note_use(token.id, now)
+        return Principal(token.tenant_id, Actor("token", token.id, token.label))
+
+    def _note_use(self, token_id: str, now: datetime) -> None:
+        self._used[token_id] = now
+        if self._touching is None or self._touching.done():
+            self._touching = asyncio.get_running_loop().create_task(self._touch())
+
+    async def _touch(self) -> None:
+        await asyncio.sleep(_TOUCH_SECONDS)
+        await self._write_use()
+
+    async def _write_use(self) -> None:
+        used, self._used = self._used, {}
+        if not used:
+            return
+        try:
+            await touch_tokens(self._pool, used)
+        except Exception as error:  # noqa: BLE001  "last used" is a convenience, not worth a failed request
+            _log.warning("The use of tokens was not noted", action="token.touch", error=type(error).__name__)
+
+    async def close(self) -> None:
+        """Note the last uses."""
+        if self._touching is not None:
+            self._touching.cancel()
+        await self._write_use()
+
+
+def authorization(request: web.Request) -> str | None:
+    """Return the request's Authorization header."""
+    return request.headers.get("Authorization")

@@ -1,0 +1,26 @@
+"""What the applications of one api process share, by typed key."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import asyncpg
+from aiohttp import web
+
+from models.settings import Settings
+
+if TYPE_CHECKING:
+    from api.auth import TokenCache
+    from api.denials import Denials
+    from api.ring import Ring
+    from models.intake import Intake
+
+SETTINGS = web.AppKey("settings", Settings)
+POOL = web.AppKey("pool", asyncpg.Pool)
+INTAKE: web.AppKey[Intake] = web.AppKey("intake")
+TOKENS: web.AppKey[TokenCache] = web.AppKey("tokens")
+DENIALS: web.AppKey[Denials] = web.AppKey("denials")
+RING: web.AppKey[Ring] = web.AppKey("ring")
+DRAINING = web.AppKey("draining", asyncio.Event)
+"""Set when the process is about to stop: it is no longer ready, but answers what still comes."""

@@ -1,0 +1,78 @@
+"""The api process: two listeners, and a stop that drops no request."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from api.app import make_apps
+from models.log import set_up_logging
+
+if TYPE_CHECKING:
+    from models.settings import Settings
+
+_KEEPALIVE_SECONDS = 75
+_log = structlog.get_logger("api")
+
+
+async def serve(settings: Settings, *, share_ports: bool = False, drain_seconds: float = 0.0) -> None:
+    """Serve until SIGTERM or SIGINT, then answer what is under way and return.
+
+    Args:
+        settings: where to listen and which servers to use.
+        share_ports: whether other processes listen on the same ports (SO_REUSEPORT).
+        drain_seconds: how long to stay reachable but not ready before the listeners close, so that a load
+            balancer can look away.
+
+    Raises:
+        OSError: a port is taken.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    faces = make_apps(settings)
+    runners = []
+    try:
+        for app, host, port in (
+            (faces.public, settings.host, settings.port),
+            (faces.internal, settings.admin_host, settings.admin_port),
+        ):
+            runner = web.AppRunner(
+                app,
+                access_log=None,
+                handle_signals=False,
+                keepalive_timeout=_KEEPALIVE_SECONDS,
+                shutdown_timeout=settings.shutdown_seconds,
+            )
+            await runner.setup()
+            runners.append(runner)
+            await web.TCPSite(runner, host, port, reuse_port=share_ports or None, backlog=1024).start()
+        _log.info(
+            "Listening",
+            action="api.start",
+            public=str(runners[0].addresses[0]),
+            internal=str(runners[1].addresses[0]),
+        )
+        await stopping.wait()
+        faces.draining.set()
+        _log.info("Stopping", action="api.stop")
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(drain_seconds)
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+        await faces.close()
+    _log.info("Stopped", action="api.stopped")
+
+
+def run(settings: Settings, *, share_ports: bool = False, drain_seconds: float = 0.0) -> None:
+    """Run one api process to its end."""
+    set_up_logging(settings)
+    uvloop.run(serve(settings, share_ports=share_ports, drain_seconds=drain_seconds))

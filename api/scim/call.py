@@ -1,0 +1,52 @@
+"""One SCIM request on its way through the front end: who sent it, for what, and what its log line will say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+    from aiohttp import web
+
+    from api.auth import Principal
+
+_MOST_NAMED = 20
+
+
+@dataclass(slots=True)
+class Call:
+    """What a handler needs to know."""
+
+    request: web.Request
+    correlation_id: UUID
+    route: str
+    """The route's template, such as `/Users/{id}`; safe to log, unlike the path."""
+    resource_id: str = ""
+    ignored: list[str] = field(default_factory=list)
+    _principal: Principal | None = None
+
+    @property
+    def principal(self) -> Principal:
+        """Who sent the request; only routes that need a token have one."""
+        assert self._principal is not None  # noqa: S101  the dispatcher authenticates before such a route
+        return self._principal
+
+    @principal.setter
+    def principal(self, value: Principal) -> None:
+        self._principal = value
+
+    @property
+    def tenant_id(self) -> UUID | None:
+        """The tenant, once the token told."""
+        return self._principal.tenant_id if self._principal else None
+
+    def note(self, ignored: Iterable[str]) -> None:
+        """Have the names of attributes that were ignored logged with the request."""
+        self.ignored.extend(list(ignored)[:_MOST_NAMED])
+
+    def context(self) -> dict[str, Any]:
+        """Return what an audit event says of the request: no path, no query, no body."""
+        return {"method": self.request.method, "route": self.route, "ip": self.request.remote}

@@ -1,0 +1,71 @@
+"""What this server can do: /ServiceProviderConfig, /ResourceTypes, /Schemas (RFC 7644 §4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from api.keys import SETTINGS
+from api.requests import query_text
+from api.scim.responses import answer, everything
+from models.errors import ForbiddenError, NotFoundError
+from models.scim import discovery
+from models.scim.schema import USER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from aiohttp import web
+
+    from api.scim.call import Call
+
+
+async def service_provider_config(call: Call) -> web.Response:
+    """GET /ServiceProviderConfig."""
+    settings = call.request.config_dict[SETTINGS]
+    return answer(
+        discovery.service_provider_config(
+            settings.scim_url, max_results=settings.max_page_size, max_payload=settings.max_body_bytes
+        )
+    )
+
+
+def _resource_types(call: Call) -> Sequence[dict[str, Any]]:
+    return discovery.resource_types(call.request.config_dict[SETTINGS].scim_url)
+
+
+def _schemas(call: Call) -> Sequence[dict[str, Any]]:
+    return discovery.schemas(call.request.config_dict[SETTINGS].scim_url, [USER])
+
+
+async def _list(call: Call, make: Callable[[Call], Sequence[dict[str, Any]]]) -> web.Response:
+    if query_text(call.request, "filter") is not None:
+        raise ForbiddenError("Filters are not allowed here (RFC 7644 §4); leave the filter away.")
+    return everything(make(call))
+
+
+async def _one(call: Call, make: Callable[[Call], Sequence[dict[str, Any]]]) -> web.Response:
+    wanted = call.resource_id.lower()
+    for document in make(call):
+        if document["id"].lower() == wanted:
+            return answer(document)
+    raise NotFoundError
+
+
+async def resource_types(call: Call) -> web.Response:
+    """GET /ResourceTypes."""
+    return await _list(call, _resource_types)
+
+
+async def resource_type(call: Call) -> web.Response:
+    """GET /ResourceTypes/{name}."""
+    return await _one(call, _resource_types)
+
+
+async def schemas(call: Call) -> web.Response:
+    """GET /Schemas."""
+    return await _list(call, _schemas)
+
+
+async def schema(call: Call) -> web.Response:
+    """GET /Schemas/{urn}."""
+    return await _one(call, _schemas)

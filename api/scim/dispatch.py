@@ -1,0 +1,186 @@
+"""The way of every SCIM request: route, authenticate, handle, answer; one log line; never an error page.
+
+Routing is done here and not by aiohttp's router, because Entra and its administrators write the same address
+in several ways (`/Users/`, `//Users`: entra-cases.md 6) and because every answer must be a SCIM message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import asyncpg
+import structlog
+from aiohttp import web
+from uuid_utils.compat import uuid7
+
+from api.auth import RefusedError, authorization
+from api.keys import DENIALS, SETTINGS, TOKENS
+from api.scim import discovery, groups, users
+from api.scim.call import Call
+from api.scim.responses import error_answer
+from models.audit.record import ANONYMOUS, Event
+from models.db import is_unavailable
+from models.errors import (
+    ClientError,
+    HttpError,
+    InvalidValueError,
+    MethodNotAllowedError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Handler = Callable[[Call], Awaitable[web.Response]]
+
+CORRELATION_HEADER = "X-Correlation-Id"
+
+_log = structlog.get_logger("scim")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One resource endpoint: its handlers by method, for the collection and for one resource in it."""
+
+    name: str
+    collection: dict[str, Handler]
+    one: dict[str, Handler] = field(default_factory=dict)
+    open: bool = False
+    """Whether it answers without a token (RFC 7644 §4 wants the discovery documents readable)."""
+
+
+_ENDPOINTS = {
+    endpoint.name.lower(): endpoint
+    for endpoint in (
+        Endpoint("Users", {"GET": users.query_users, "POST": users.create_user}, {"GET": users.get_user_by_id}),
+        Endpoint("Groups", {"GET": groups.query_groups, "POST": groups.create_group}, {"GET": groups.get_group}),
+        Endpoint("ServiceProviderConfig", {"GET": discovery.service_provider_config}, open=True),
+        Endpoint("ResourceTypes", {"GET": discovery.resource_types}, {"GET": discovery.resource_type}, open=True),
+        Endpoint("Schemas", {"GET": discovery.schemas}, {"GET": discovery.schema}, open=True),
+    )
+}
+
+
+def _route(call: Call, tail: str) -> tuple[Endpoint, Handler]:
+    """Find who handles the request, and fill in the call's route and resource id."""
+    parts = [part for part in tail.split("/") if part]
+    endpoint = _ENDPOINTS.get(parts[0].lower()) if parts else None
+    if endpoint is None or len(parts) > 2:
+        raise NotFoundError(
+            "There is no such SCIM endpoint. The Tenant URL ends in /scim/v2, and feature flags such as"
+            " ?aadOptscim062020 stand at its very end."
+        )
+    single = len(parts) == 2
+    call.route = f"/{endpoint.name}/{{id}}" if single else f"/{endpoint.name}"
+    call.resource_id = parts[1] if single else ""
+    handlers = endpoint.one if single else endpoint.collection
+    if not handlers:
+        raise NotFoundError
+    handler = handlers.get(call.request.method)
+    if handler is None:
+        raise _NotAllowedError(handlers)
+    return endpoint, handler
+
+
+class _NotAllowedError(MethodNotAllowedError):
+    """The method is not supported here."""
+
+    def __init__(self, handlers: dict[str, Handler]) -> None:
+        self.allow = ", ".join(sorted(handlers))
+        super().__init__(f"The method is not supported here; there is {self.allow}.")
+
+
+def _as_http_error(error: Exception) -> HttpError | None:
+    """Return the error's answer, or None if it is a fault of Usher itself."""
+    if isinstance(error, HttpError):
+        return error
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return TooLargeError()
+    if is_unavailable(error):
+        return UnavailableError("The user store does not answer in time; please try again.")
+    if isinstance(error, asyncpg.DataError):
+        return InvalidValueError("A value cannot be stored.")
+    return None
+
+
+class _FaultError(HttpError):
+    """Something unexpected went wrong; the correlation id finds it in the log."""
+
+    status = 500
+
+
+def _deny(call: Call, error: ClientError) -> None:
+    """Have a refusal audited. A read that finds nothing is no refusal, and a stranger's wrong path no event."""
+    if isinstance(error, RefusedError):
+        action, tenant_id = "auth.request.deny", error.tenant_id
+        reason: str | None = error.reason
+        hint = {"token_hint": error.hint} if error.hint else {}
+    elif call.tenant_id is None or (call.request.method == "GET" and error.status in (404, 405)):
+        return
+    elif call.route == "/Users" and error.status == 409:
+        return  # the intake audits it in the transaction that decided it
+    else:
+        action, reason, tenant_id, hint = "scim.request.deny", error.scim_type, call.tenant_id, {}
+    call.request.config_dict[DENIALS].add(
+        Event(
+            action=action,
+            phase="denied",
+            actor=call.principal.actor if call.tenant_id else ANONYMOUS,
+            correlation_id=call.correlation_id,
+            tenant_id=tenant_id,
+            reason=reason or f"http_{error.status}",
+            context={**call.context(), "status": error.status, **hint},
+        )
+    )
+
+
+async def _handle(call: Call, tail: str) -> web.Response:
+    request = call.request
+    endpoint, handler = _route(call, tail)
+    header = authorization(request)
+    if header is not None or not endpoint.open:
+        call.principal = await request.config_dict[TOKENS].authenticate(header, "scim")
+    async with asyncio.timeout(request.config_dict[SETTINGS].request_seconds):
+        return await handler(call)
+
+
+async def dispatch(request: web.Request) -> web.Response:
+    """Answer any request below /scim/v2."""
+    started = time.perf_counter()
+    call = Call(request, uuid7(), route="(unknown)")
+    scim_type = None
+    try:
+        response = await _handle(call, request.match_info["tail"])
+    except Exception as error:  # noqa: BLE001  every failure is answered here, and only here
+        answerable = _as_http_error(error)
+        if answerable is None:
+            _log.exception(
+                "A request failed", action="scim.fault", correlation_id=str(call.correlation_id), route=call.route
+            )
+            answerable = _FaultError()
+        elif isinstance(answerable, ClientError):
+            _deny(call, answerable)
+        scim_type = answerable.scim_type
+        allow = {"Allow": answerable.allow} if isinstance(answerable, _NotAllowedError) else None
+        response = error_answer(answerable, allow)
+    response.headers[CORRELATION_HEADER] = str(call.correlation_id)
+    line = {
+        "method": request.method,
+        "route": call.route,
+        "status": response.status,
+        "ms": round((time.perf_counter() - started) * 1000, 2),
+        "correlation_id": str(call.correlation_id),
+    }
+    if call.tenant_id is not None:
+        line["tenant_id"] = str(call.tenant_id)
+    if scim_type:
+        line["scim_type"] = scim_type
+    if call.ignored:
+        line["ignored"] = call.ignored
+    _log.info("Answered", action="scim.request", **line)
+    return response

@@ -1,0 +1,115 @@
+"""The one way in which resources, lists and errors are written, whatever method asked for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import orjson
+from aiohttp import web
+
+from models.errors import HttpError, UnauthenticatedError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from models.directory.read import Stored
+    from models.scim.project import Projection
+
+MEDIA_TYPE = "application/scim+json"
+LIST_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
+_HEADERS = {"Content-Type": MEDIA_TYPE, "Server": "usher", "Cache-Control": "no-store"}
+_RETRY_AFTER_SECONDS = 5
+
+
+def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return an answer of the SCIM media type; ``body`` is JSON bytes already or a value to write as JSON."""
+    return web.Response(
+        body=body if isinstance(body, bytes) else orjson.dumps(body),
+        status=status,
+        headers={**_HEADERS, **headers} if headers else _HEADERS,
+    )
+
+
+def error_answer(error: HttpError, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return the SCIM Error message of ``error`` (RFC 7644 §3.12) with the headers that its status asks for."""
+    extra = dict(headers or {})
+    if isinstance(error, UnauthenticatedError):
+        extra["WWW-Authenticate"] = 'Bearer realm="usher", error="invalid_token"'
+    elif isinstance(error, UnavailableError):
+        extra["Retry-After"] = str(_RETRY_AFTER_SECONDS)
+    return answer(error.body(), error.status, extra)
+
+
+def moment(value: datetime) -> str:
+    """Return a time as xsd:dateTime in UTC (RFC 7643 §2.3.5); the pool keeps sessions in UTC."""
+    return value.isoformat().replace("+00:00", "Z")
+
+
+def etag(version: int) -> str:
+    """Return the weak entity tag of a version (RFC 7644 §3.14)."""
+    return f'W/"{version}"'
+
+
+def _head(stored: Stored, kind: str, location: str) -> str:
+    # Times, ids and versions need no escaping, and the location is percent-encoded.
+    return (
+        f'{{"id":"{stored.id}","meta":{{"resourceType":"{kind}","created":"{moment(stored.created_at)}",'
+        f'"lastModified":"{moment(stored.last_modified)}","location":"{location}",'
+        f'"version":"W/\\"{stored.version}\\""}}'
+    )
+
+
+class Resources:
+    """Writes the resources of one type."""
+
+    def __init__(self, scim_url: str, kind: str, endpoint: str) -> None:
+        """Take the SCIM base URL, `User` or `Group`, and `/Users` or `/Groups`."""
+        self._kind = kind
+        self._base = scim_url + endpoint + "/"
+
+    def location(self, stored: Stored) -> str:
+        """Return the address of a resource, as `meta.location` and the Location header have it."""
+        return self._base + quote(str(stored.id))
+
+    def write(self, stored: Stored, projection: Projection | None = None) -> bytes:
+        """Return a resource as JSON; the stored document is not read unless a projection needs it."""
+        text = f"{_head(stored, self._kind, self.location(stored))},{stored.doc[1:]}".encode()
+        if projection is None or projection.is_identity:
+            return text
+        return orjson.dumps(projection.apply(orjson.loads(text)))
+
+    def one(self, stored: Stored, *, status: int = 200, projection: Projection | None = None) -> web.Response:
+        """Answer with one resource, its entity tag and its address."""
+        headers = {"ETag": etag(stored.version), "Location": self.location(stored)}
+        return answer(self.write(stored, projection), status, headers)
+
+    def page(
+        self, stored: Sequence[Stored], *, total: int, start_index: int, projection: Projection | None = None
+    ) -> web.Response:
+        """Answer with part of a list (RFC 7644 §3.4.2)."""
+        resources = b",".join(self.write(one, projection) for one in stored)
+        head = orjson.dumps(
+            {
+                "schemas": [LIST_SCHEMA],
+                "totalResults": total,
+                "startIndex": start_index,
+                "itemsPerPage": len(stored),
+            }
+        )
+        return answer(head[:-1] + b',"Resources":[' + resources + b"]}")
+
+
+def everything(resources: Iterable[Mapping[str, Any]]) -> web.Response:
+    """Answer with a whole list of ready documents, as the discovery endpoints do."""
+    items = list(resources)
+    return answer(
+        {
+            "schemas": [LIST_SCHEMA],
+            "totalResults": len(items),
+            "startIndex": 1,
+            "itemsPerPage": len(items),
+            "Resources": items,
+        }
+    )

@@ -1,0 +1,44 @@
+"""What every job handler is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from uuid import UUID
+
+    import asyncpg
+
+    from models.db import Connection
+    from models.jobs import Ending, Job
+    from models.settings import Settings
+    from worker.smtp import SmtpPool
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The servers and settings of one worker process."""
+
+    settings: Settings
+    pool: asyncpg.Pool
+    smtp: SmtpPool
+    ring: Callable[[str, list[UUID]], None]
+    """Wakes whoever serves a queue for these job ids, after the commit that staged them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """How one kind of job is done."""
+
+    kind: str
+    run: Callable[[Context, Sequence[Job], UUID], Awaitable[None]]
+    """Does jobs held under a lease token, with `models.jobs.finish` in the transaction of the effect.
+
+    All of them or none: when it raises, nothing may have happened to any.
+    """
+    failed: Callable[[Connection, Ending], Awaitable[None]]
+    """Writes, in the transaction that ends a failed attempt, what else that means (audit, states)."""
+    together: bool
+    """Whether ``run`` wants many jobs at once; if not, it gets one job a call, several calls at a time."""

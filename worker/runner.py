@@ -1,0 +1,251 @@
+"""Doing the jobs of one queue: claim under a lease, run the handler, record how it ended.
+
+A ring, the sweeper or the end of a batch makes it look into the ledger; it never trusts Redis to know what
+there is. Jobs of one kind are done together where the handler can; when such a batch fails it is halved
+until the job at fault is alone, and only that one counts as failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import structlog
+from uuid_utils.compat import uuid7
+
+from models import jobs as ledger
+from models.db import is_unavailable
+from models.errors import PermanentJobError, RetryableJobError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from models.jobs import Job
+    from worker.context import Context, Handler
+
+_JOB_SECONDS = 90.0
+_PAUSE_SECONDS = 1.0
+# How many jobs share a batch, by how often they were begun: one that takes its worker down with it must
+# not take the same neighbours down again and again.
+_TOGETHER_BY_ATTEMPT = {1: 2000, 2: 10}
+
+_log = structlog.get_logger("runner")
+
+
+class Runner:
+    """Serves one queue of the ledger."""
+
+    def __init__(
+        self, context: Context, queue: str, handlers: Mapping[str, Handler], *, lanes: int, batch: int
+    ) -> None:
+        """Take what to do with which kind.
+
+        Args:
+            context: what handlers are given.
+            queue: which queue to serve.
+            handlers: by kind.
+            lanes: most batches (or single jobs, for kinds that are not done together) at once.
+            batch: most jobs of one claim; never more than there are free lanes for single jobs.
+        """
+        self._context = context
+        self._queue = queue
+        self._handlers = handlers
+        self._lanes = lanes
+        self._batch = batch
+        self._singly = all(not handler.together for handler in handlers.values())
+        self._awake = asyncio.Event()
+        self._stopping = False
+        self._waiting: list[asyncio.Future[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._leases: dict[UUID, int] = {}
+
+    def wake(self) -> None:
+        """Have it look into the ledger."""
+        self._awake.set()
+
+    async def answer(self) -> None:
+        """Answer a ring: wake, and return when what was due has been done (or is in hand elsewhere)."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(done)
+        self.wake()
+        await done
+
+    async def serve(self) -> None:
+        """Do jobs until `stop`; ends when the last batch in hand has."""
+        beat = asyncio.create_task(self._beat())
+        try:
+            while not self._stopping:
+                await self._look()
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            beat.cancel()
+            self._answer(self._waiting)
+
+    def stop(self) -> None:
+        """Take no more jobs; what is in hand goes on."""
+        self._stopping = True
+        self.wake()
+
+    async def give_back(self) -> None:
+        """Cancel what is still in hand and give it back untried."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        async with self._context.pool.acquire() as connection:
+            for lease in list(self._leases):
+                given = await ledger.release(connection, lease)
+                if given:
+                    _log.info("Jobs were given back", action="job.release", queue=self._queue, jobs=given)
+
+    def _answer(self, waiting: list[asyncio.Future[None]]) -> None:
+        for done in waiting:
+            if not done.done():
+                done.set_result(None)
+
+    async def _look(self) -> None:
+        """Claim once, start what was claimed, and wait until there is reason to look again."""
+        if len(self._tasks) >= self._lanes:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            return
+        self._awake.clear()
+        waiting, self._waiting = self._waiting, []
+        free = self._lanes - len(self._tasks)
+        limit = min(self._batch, free) if self._singly else self._batch
+        lease = uuid7()
+        try:
+            claimed = await self._claim(lease, limit)
+        except Exception as error:
+            self._answer(waiting)
+            if not is_unavailable(error):
+                raise
+            _log.warning("The ledger does not answer", action="ledger.unavailable", error=type(error).__name__)
+            await asyncio.sleep(_PAUSE_SECONDS)
+            self._awake.set()
+            return
+        started = self._start(claimed, lease)
+        if started:
+            asyncio.gather(*started, return_exceptions=True).add_done_callback(lambda _: self._answer(waiting))
+        else:
+            self._answer(waiting)
+        if len(claimed) < limit:
+            await self._awake.wait()
+
+    async def _claim(self, lease: UUID, limit: int) -> list[Job]:
+        settings = self._context.settings
+        async with self._context.pool.acquire() as connection:
+            return await ledger.claim(
+                connection, self._queue, lease_token=lease, lease_seconds=settings.lease_seconds, limit=limit
+            )
+
+    def _start(self, claimed: list[Job], lease: UUID) -> list[asyncio.Task[None]]:
+        started = []
+        for kind, group in groupby(sorted(claimed, key=lambda job: job.kind), key=lambda job: job.kind):
+            same = list(group)
+            handler = self._handlers.get(kind)
+            batches = [same] if handler is not None and handler.together else [[job] for job in same]
+            started += [asyncio.create_task(self._do(handler, batch, lease)) for batch in batches]
+        if started:
+            self._leases[lease] = len(started)
+        for task in started:
+            self._tasks.add(task)
+            task.add_done_callback(lambda ended: self._ended(ended, lease))
+        return started
+
+    def _ended(self, task: asyncio.Task[None], lease: UUID) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return  # `give_back` still needs the lease
+        self._leases[lease] -= 1
+        if not self._leases[lease]:
+            del self._leases[lease]
+        if task.exception() is not None:
+            _log.error("A batch was left to its lease", action="job.left", exc_info=task.exception())
+
+    async def _do(self, handler: Handler | None, jobs: list[Job], lease: UUID) -> None:
+        if handler is None:
+            for job in jobs:
+                await self._fail(None, job, lease, PermanentJobError("unknown_kind", f"Nobody does {job.kind}."))
+            return
+        jobs.sort(key=lambda job: job.attempts)
+        for attempts, group in groupby(jobs, key=lambda job: job.attempts):
+            same, size = list(group), _TOGETHER_BY_ATTEMPT.get(attempts, 1)
+            for first in range(0, len(same), size):
+                await self._try(handler, same[first : first + size], lease)
+
+    async def _try(self, handler: Handler, jobs: Sequence[Job], lease: UUID) -> None:
+        scope = asyncio.timeout(_JOB_SECONDS)
+        try:
+            async with scope:
+                await handler.run(self._context, jobs, lease)
+        except Exception as error:  # noqa: BLE001  whatever a handler raises is recorded with its job
+            cause: Exception = error
+            if scope.expired():
+                cause = RetryableJobError("timeout", f"It took longer than {_JOB_SECONDS:g} seconds.")
+            elif is_unavailable(error):
+                await self._untried(jobs, lease, error)
+                return
+            if len(jobs) == 1:
+                await self._fail(handler, jobs[0], lease, cause)
+                return
+            middle = len(jobs) // 2
+            await self._try(handler, jobs[:middle], lease)
+            await self._try(handler, jobs[middle:], lease)
+        else:
+            for job in jobs:
+                _log.info(
+                    "Done",
+                    action="job.done",
+                    kind=job.kind,
+                    job_id=str(job.id),
+                    tenant_id=str(job.tenant_id),
+                    correlation_id=str(job.correlation_id),
+                    attempt=job.attempts,
+                )
+
+    async def _fail(self, handler: Handler | None, job: Job, lease: UUID, error: Exception) -> None:
+        async with self._context.pool.acquire() as connection, connection.transaction():
+            ending = await ledger.fail(connection, job, lease, error)
+            if ending is not None and handler is not None:
+                await handler.failed(connection, ending)
+        _log.warning(
+            "Failed",
+            action="job.failed",
+            kind=job.kind,
+            job_id=str(job.id),
+            tenant_id=str(job.tenant_id),
+            correlation_id=str(job.correlation_id),
+            attempt=job.attempts,
+            state=ending.state if ending else "lease lost",
+            error=getattr(error, "code", type(error).__name__),
+        )
+
+    async def _untried(self, jobs: Sequence[Job], lease: UUID, error: Exception) -> None:
+        """Give jobs back that met an outage of the store, not a fault of their own."""
+        _log.warning("The store does not answer", action="job.untried", jobs=len(jobs), error=type(error).__name__)
+        for _ in range(int(self._context.settings.lease_seconds / _PAUSE_SECONDS)):
+            await asyncio.sleep(_PAUSE_SECONDS)
+            try:
+                async with self._context.pool.acquire() as connection:
+                    await ledger.release(connection, lease, [job.id for job in jobs])
+            except Exception as again:
+                if not is_unavailable(again):
+                    raise
+            else:
+                self.wake()
+                return
+        # By now the lease has run out, and the sweeper frees the jobs.
+
+    async def _beat(self) -> None:
+        settings = self._context.settings
+        while True:
+            await asyncio.sleep(settings.lease_beat_seconds)
+            try:
+                async with self._context.pool.acquire() as connection:
+                    for lease in list(self._leases):
+                        await ledger.extend_lease(connection, lease, settings.lease_seconds)
+            except Exception as error:  # noqa: BLE001  a beat that is missed is made up by the next
+                _log.warning("A lease was not extended", action="lease.missed", error=type(error).__name__)

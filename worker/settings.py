@@ -1,0 +1,110 @@
+"""The only place of the worker that touches arq: its Worker, built explicitly, and ringing for jobs.
+
+arq executes rings and nothing else. Attempts, results and time limits belong to the ledger, so whatever arq
+does with them is switched off or made harmless (reference/reliability.md §2 and §6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import structlog
+from arq.connections import ArqRedis
+from arq.worker import Worker, func
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from models.jobs import RUN_JOBS, redis_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from uuid import UUID
+
+    from models.settings import Settings
+
+_RING_SECONDS = 25
+_KEEP_MS = 7 * 24 * 3600 * 1000
+_LONGEST_PAUSE_SECONDS = 5.0
+
+_log = structlog.get_logger("worker")
+
+
+def make_redis(settings: Settings) -> ArqRedis:
+    """Return a client that rides out short outages of Redis."""
+    return ArqRedis(
+        ConnectionPool.from_url(
+            settings.redis_url.get_secret_value(),
+            socket_timeout=5,
+            socket_connect_timeout=5,
+            health_check_interval=15,
+            retry=Retry(ExponentialBackoff(cap=1, base=0.05), retries=3),
+            # OSError too: without it a refused connection still ends arq's loop (reliability.md §2, 1).
+            retry_on_error=[RedisConnectionError, RedisTimeoutError, OSError],
+        ),
+        job_serializer=orjson.dumps,
+        job_deserializer=orjson.loads,
+        expires_extra_ms=_KEEP_MS,
+    )
+
+
+async def press(redis: ArqRedis, queue: str, job_ids: list[UUID]) -> None:
+    """Ring for jobs of a queue."""
+    await redis.enqueue_job(RUN_JOBS, [str(job_id) for job_id in job_ids], _queue_name=redis_queue(queue))
+
+
+def make_worker(settings: Settings, queue: str, answer: Callable[[], Awaitable[None]]) -> Worker:
+    """Return an arq worker for one queue that calls ``answer`` for every ring."""
+
+    async def run_jobs(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:  # noqa: ARG001  arq's signature
+        # The ids told arq's side which jobs there are; which of them is next is the ledger's to say.
+        await answer()
+
+    return Worker(
+        functions=[func(run_jobs, name=RUN_JOBS)],
+        queue_name=redis_queue(queue),
+        redis_pool=make_redis(settings),
+        handle_signals=False,
+        max_jobs=settings.worker_slots,
+        queue_read_limit=settings.worker_slots + 10,
+        poll_delay=settings.poll_seconds,
+        job_timeout=_RING_SECONDS,
+        max_tries=1000,
+        keep_result=0,
+        log_results=False,
+        allow_abort_jobs=False,
+        job_serializer=orjson.dumps,
+        job_deserializer=orjson.loads,
+        expires_extra_ms=_KEEP_MS,
+    )
+
+
+async def answer_rings(settings: Settings, queue: str, answer: Callable[[], Awaitable[None]]) -> None:
+    """Run an arq worker until cancelled; when Redis throws it out, build a new one after a pause."""
+    pause = 0.2
+    while True:
+        worker = make_worker(settings, queue, answer)
+        try:
+            await worker.async_run()
+        except Exception as error:  # noqa: BLE001  arq lets every fault of its polling out
+            _log.warning("Redis is out of reach", action="worker.redis_lost", queue=queue, error=type(error).__name__)
+        finally:
+            await _hang_up(worker)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+async def _hang_up(worker: Worker) -> None:
+    """Stop a worker: it takes no more rings, and those it had are only rings."""
+    worker.allow_pick_jobs = False
+    tasks = [task for task in (*worker.tasks.values(), worker.main_task) if task is not None]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    with suppress(OSError, RedisConnectionError, RedisTimeoutError):  # it may be gone already
+        await worker.pool.aclose(close_connection_pool=True)

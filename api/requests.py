@@ -61,9 +61,11 @@ def query_text(request: web.Request, name: str) -> str | None:
     Raises:
         InvalidValueError: it holds U+0000 or half a surrogate pair, which no stored value can equal.
     """
+    if not request.query_string:
+        return None
     query = request.query
     value = query.get(name)
-    if value is None and query:
+    if value is None:
         wanted = name.lower()
         value = next((text for key, text in query.items() if key.lower() == wanted), None)
     if value is None:

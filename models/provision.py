@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    import asyncpg
-
+    from models.db import Connection
     from models.jobs import Job
 
 _INVITE = KINDS["invitation.send"]
@@ -79,9 +78,7 @@ SELECT held.id, staged.id AS invitation_job_id, staged.run_at <= now() AS due
 """  # noqa: S608  constants only
 
 
-async def apply_creates(
-    connection: asyncpg.Connection, jobs: Sequence[Job], lease_token: UUID
-) -> tuple[set[UUID], list[UUID]]:
+async def apply_creates(connection: Connection, jobs: Sequence[Job], lease_token: UUID) -> tuple[set[UUID], list[UUID]]:
     """Apply claimed `user.create` jobs in one statement; all of them or, on an error, none.
 
     Args:
@@ -110,7 +107,7 @@ async def apply_creates(
     return {row["id"] for row in rows}, [row["invitation_job_id"] for row in rows if row["due"]]
 
 
-async def settle(connection: asyncpg.Connection, tenant_id: UUID, resource_id: UUID) -> list[UUID] | None:
+async def settle(connection: Connection, tenant_id: UUID, resource_id: UUID) -> list[UUID] | None:
     """Apply one create that still waits, so that a write can go on from it; part of the caller's transaction.
 
     A worker that holds the job loses its lease and walks away.

@@ -76,9 +76,7 @@ class Resources:
     def write(self, stored: Stored, projection: Projection | None = None) -> bytes:
         """Return a resource as JSON; the stored document is not read unless a projection needs it."""
         text = f"{_head(stored, self._kind, self.location(stored))},{stored.doc[1:]}".encode()
-        if projection is None or projection.is_identity:
-            return text
-        return orjson.dumps(projection.apply(orjson.loads(text)))
+        return text if projection is None else orjson.dumps(projection.apply(orjson.loads(text)))
 
     def one(self, stored: Stored, *, status: int = 200, projection: Projection | None = None) -> web.Response:
         """Answer with one resource, its entity tag and its address."""

@@ -28,12 +28,9 @@ def _resources(request: web.Request) -> Resources:
     return Resources(request.config_dict[SETTINGS].scim_url, USER.name, USER.endpoint)
 
 
-def _projection(request: web.Request) -> Projection:
-    return Projection(
-        attributes=query_text(request, "attributes"),
-        excluded=query_text(request, "excludedAttributes"),
-        schema=USER,
-    )
+def _projection(request: web.Request) -> Projection | None:
+    attributes, excluded = query_text(request, "attributes"), query_text(request, "excludedAttributes")
+    return None if attributes is None and excluded is None else Projection.parse(attributes, excluded, USER)
 
 
 async def create_user(call: Call) -> web.Response:

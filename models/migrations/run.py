@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection as SyncConnection
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 if TYPE_CHECKING:
-    import asyncpg
+    from models.db import Connection
 
 _LOCK = 0x75736865  # any constant: two `usher migrate` at once take turns
 
@@ -41,7 +42,7 @@ async def upgrade(database_url: str, revision: str = "head") -> None:
         OSError: the server cannot be reached.
     """
 
-    def _upgrade(connection: Connection) -> None:
+    def _upgrade(connection: SyncConnection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         config = _config()
         config.attributes["connection"] = connection
@@ -56,7 +57,7 @@ async def upgrade(database_url: str, revision: str = "head") -> None:
         await engine.dispose()
 
 
-async def current(connection: asyncpg.Connection) -> str | None:
+async def current(connection: Connection) -> str | None:
     """Return the revision that the database stands at, or None before the first migration."""
     if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
         return None

@@ -1,0 +1,86 @@
+"""Usher as a whole, started for a benchmark by ``usher up`` in a folder of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+    from uuid import UUID
+
+_START_SECONDS = 120
+_STOP_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Usher:
+    """A running Usher."""
+
+    host: str
+    port: int
+    token: str
+    database_url: str
+    tenant_id: UUID
+    database: asyncpg.Connection
+
+
+@asynccontextmanager
+async def usher(folder: Path, name: str, *, processes: int, workers: int) -> AsyncIterator[Usher]:
+    """Start ``usher up`` and yield it when everything answers; stop it at the end.
+
+    Args:
+        folder: where its data goes, on the disk whose speed is to be measured.
+        name: of its data folder in there, for several at once.
+        processes: API processes.
+        workers: worker processes.
+
+    Raises:
+        RuntimeError: it ended before it was ready; carries the end of its output.
+    """
+    ready_file = folder / f"{name}.json"
+    log = folder / f"{name}.log"
+    arguments = [
+        *("up", "--data-dir", str(folder / name), "--port", "0", "--admin-port", "0"),
+        *("--processes", str(processes), "--workers", str(workers), "--ready-file", str(ready_file)),
+    ]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("USHER_")}
+    environment["USHER_LOG_LEVEL"] = "info"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "cli.main", *arguments), stdout=output, stderr=output, env=environment
+        )
+    try:
+        await wait_until(lambda: ready_file.exists() or process.returncode is not None, "usher up", _START_SECONDS)
+        if process.returncode is not None:
+            raise RuntimeError(f"usher up ended with {process.returncode}:\n{log.read_text()[-4000:]}")
+        ready = json.loads(ready_file.read_text())
+        address = urlsplit(ready["scim_url"])
+        database = await asyncpg.connect(ready["database_url"])
+        try:
+            yield Usher(
+                host=address.hostname or "127.0.0.1",
+                port=address.port or 80,
+                token=ready["token"],
+                database_url=ready["database_url"],
+                tenant_id=await database.fetchval("SELECT id FROM tenant"),
+                database=database,
+            )
+        finally:
+            await database.close()
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(process.wait(), _STOP_SECONDS)

@@ -1,0 +1,84 @@
+"""The result of a benchmark as tables for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# What the first release set out to reach. Shown, never asserted: the machine decides as much as the code.
+_GOALS = (
+    ("create at 64 connections, of bare aiohttp", "at least 0.5", ("create @64", "of_http_ceiling")),
+    (
+        "accept to applied at 64 connections, of bare aiohttp",
+        "at least 0.25",
+        ("accept to applied @64", "of_http_ceiling"),
+    ),
+    ("idle to applied, median in ms", "under 150", ("idle to applied", "times_ms", "applied", "p50")),
+)
+
+
+def show(results: list[dict[str, Any]], console: Console) -> None:
+    """Print every workload of every section, then the goals."""
+    for section in dict.fromkeys(result["section"] for result in results):
+        table = Table(title=section, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("workload @connections", no_wrap=True)
+        for name in ("a second", "least to most", "of HTTP", "of commits", "p50 ms", "p95 ms", "p99 ms", "load µs"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for result in results:
+            if result["section"] == section:
+                _add(table, result)
+        console.print(table)
+    _show_goals(results, console)
+
+
+def _add(table: Table, result: dict[str, Any]) -> None:
+    rate = result.get("rate")
+    load = result.get("load_generator_us_per_request")
+    ratios = [
+        f"{result[name]['median']:.2f}" if name in result else "" for name in ("of_http_ceiling", "of_commit_ceiling")
+    ]
+    row = [
+        f"{rate['median']:,.0f} {result['unit']}" if rate else "",
+        f"{rate['min']:,.0f} to {rate['max']:,.0f}" if rate else "",
+        *ratios,
+    ]
+    kinds = list(result["times_ms"].items())
+    own = kinds[0][1] if len(kinds) == 1 else {}
+    table.add_row(result["name"], *row, *_times(own), f"{load['median']:.1f}" if load else "")
+    for kind, times in kinds if len(kinds) > 1 else []:
+        table.add_row(f"  {kind}", "", "", "", "", *_times(times), "")
+
+
+def _times(times: dict[str, Any]) -> list[str]:
+    return [f"{times[name]['median']:.2f}" if times else "" for name in ("p50", "p95", "p99")]
+
+
+def _show_goals(results: list[dict[str, Any]], console: Console) -> None:
+    by_name = {result["name"]: result for result in results}
+    table = Table(title="goals", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("what")
+    table.add_column("goal")
+    table.add_column("measured (least to most)", justify="right")
+    for what, goal, (name, *path) in _GOALS:
+        if name in by_name:
+            found = by_name[name]
+            for step in path:
+                found = found[step]
+            table.add_row(what, goal, f"{found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f})")
+    for connections in (1, 16):
+        sizes = {
+            int(name.split()[2]): result["times_ms"]["match"]["p95"]["median"]
+            for name, result in by_name.items()
+            if name.startswith("match among ") and name.endswith(f" @{connections}")
+        }
+        if len(sizes) > 1:
+            least, most = min(sizes), max(sizes)
+            what = f"match p95 at {connections} connections, {most:,} users over {least:,}"
+            table.add_row(what, "at most 1.5", f"{sizes[most] / sizes[least]:.2f}")
+    if table.row_count:
+        console.print(table)

@@ -15,7 +15,6 @@ from cli.simulate.cycle import Cycle
 from cli.simulate.people import people
 from cli.simulate.report import Report
 from cli.simulate.wire import Wire
-from models.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,14 +51,10 @@ def simulate(
         transient=True,
     )
     started = time.perf_counter()
-    try:
-        wire = Wire(url, token, concurrency, report)
-        with bar:
-            task = bar.add_task("users", total=users)
-            uvloop.run(_run(wire, report, dialect, lambda: bar.advance(task)))
-    except UsageError as error:
-        typer.echo(error.detail, err=True)
-        raise typer.Exit(2) from None
+    wire = Wire(url, token, concurrency, report)
+    with bar:
+        task = bar.add_task("users", total=users)
+        uvloop.run(_run(wire, report, dialect, lambda: bar.advance(task)))
     report.seconds = time.perf_counter() - started
     if as_json:
         print(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2).decode())

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from cli.simulate.command import simulate
 from cli.simulate.judge import Finding
 from cli.simulate.report import Report, percentile
+from models.errors import UsageError
 from tests.support.scim_double import TOKEN, Alter, Reply, ScimDouble
 
 if TYPE_CHECKING:
@@ -78,9 +79,6 @@ async def test_at_most_fifty_deviations_are_printed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--url", "http://127.0.0.1:9/scim/v2"], "cannot be reached"),
-        (["--url", "nonsense"], "--url must be"),
-        (["--token", "wrong"], "token is refused"),
         (["--dialect", "klingon"], "klingon"),
         (["--users", "-1"], "--users"),
         (["--concurrency", "0"], "--concurrency"),
@@ -91,6 +89,21 @@ async def test_a_wrong_use_is_exit_status_2_and_says_why(arguments: list[str], s
     assert result.exit_code == 2
     assert says in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--url", "http://127.0.0.1:9/scim/v2"], "cannot be reached"),
+        (["--url", "nonsense"], "--url must be"),
+        (["--token", "wrong"], "token is refused"),
+    ],
+)
+async def test_an_address_or_a_token_of_no_use_is_a_usage_error(arguments: list[str], says: str) -> None:
+    result = await run(*arguments)
+    assert isinstance(result.exception, UsageError)
+    assert says in result.exception.detail
+    assert result.stdout == ""
 
 
 def test_a_percentile_is_the_nearest_rank() -> None:

@@ -14,7 +14,7 @@ from api.denials import Denials
 from api.keys import DENIALS, DRAINING, INTAKE, POOL, RING, SETTINGS, TOKENS
 from api.ring import Ring
 from api.scim.dispatch import dispatch
-from models.db import make_pool
+from models.db import open_pool
 from models.intake import Intake
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ class Faces:
         await self.public[POOL].close()
 
 
-def make_apps(settings: Settings) -> Faces:
+async def make_apps(settings: Settings) -> Faces:
     """Return the applications; nothing is connected before the first request needs it."""
-    pool = make_pool(settings, name="api")
+    pool = await open_pool(settings, name="api")
     ring = Ring(settings)
     draining = asyncio.Event()
     public = web.Application(client_max_size=settings.max_body_bytes)
@@ -50,7 +50,8 @@ def make_apps(settings: Settings) -> Faces:
     public[INTAKE] = Intake(pool, settings, ring.ring)
     public[TOKENS] = TokenCache(pool, settings)
     public[DENIALS] = Denials(pool)
-    public.router.add_route("*", "/scim/v2{tail:(?:/.*)?}", dispatch)
     public.router.add_routes(invitations.routes())
+    public.router.add_route("*", "/{slashes:/*}scim/v2{tail:(?:/.*)?}", dispatch)
+    public.router.add_route("*", "/{elsewhere:.*}", dispatch)
     internal.router.add_routes(health.routes())
     return Faces(public, internal, draining)

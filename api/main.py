@@ -37,7 +37,7 @@ async def serve(settings: Settings, *, share_ports: bool = False, drain_seconds:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    faces = make_apps(settings)
+    faces = await make_apps(settings)
     runners = []
     try:
         for app, host, port in (

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.db import is_unavailable, make_pool
+from models.db import is_unavailable, open_pool
 from models.errors import UsageError, UsherError
 from models.settings import load_settings
 
@@ -37,7 +37,7 @@ def with_store(work: Callable[[Connection, Settings], Awaitable[Result]]) -> Res
     settings = load_settings()
 
     async def run() -> Result:
-        pool = make_pool(settings, name="cli", size=2)
+        pool = await open_pool(settings, name="cli", size=2)
         try:
             async with pool.acquire() as connection:
                 return await work(connection, settings)

@@ -57,7 +57,7 @@ async def _keep(_: asyncpg.Connection) -> None:
     """Spare the round trip of asyncpg's own reset: no code here leaves state on a session."""
 
 
-def make_pool(settings: Settings, *, name: str, size: int | None = None) -> asyncpg.Pool:
+async def open_pool(settings: Settings, *, name: str, size: int | None = None) -> asyncpg.Pool:
     """Return a pool that connects on first use, so that a process can start before PostgreSQL does.
 
     Args:
@@ -69,7 +69,7 @@ def make_pool(settings: Settings, *, name: str, size: int | None = None) -> asyn
     async def init(connection: asyncpg.Connection) -> None:
         await _set_up(connection, settings.database_role)
 
-    return asyncpg.create_pool(
+    return await asyncpg.create_pool(
         settings.database_url.get_secret_value(),
         min_size=0,
         max_size=size or settings.database_pool,

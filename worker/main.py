@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 
-from models.db import make_pool
+from models.db import open_pool
 from models.doorbell import Doorbell
 from models.jobs import EMAIL, KINDS
 from models.log import set_up_logging
@@ -61,7 +61,8 @@ async def work(settings: Settings, queues: tuple[str, ...]) -> None:
 
     doorbell = Doorbell(_press, unanswered=_wake)
     smtp = SmtpPool(settings)
-    context = Context(settings, make_pool(settings, name="worker"), smtp, doorbell.ring)
+    pool = await open_pool(settings, name="worker")
+    context = Context(settings, pool, smtp, doorbell.ring)
     runners.update({queue: _make_runner(context, queue) for queue in queues})
     _log.info("Working", action="worker.start", queues=list(queues))
     try:

@@ -155,7 +155,7 @@ async def dispatch(request: web.Request) -> web.Response:
     call = Call(request, uuid7(), route="(unknown)")
     scim_type = None
     try:
-        response = await _handle(call, request.match_info["tail"])
+        response = await _handle(call, request.match_info.get("tail", ""))
     except Exception as error:  # noqa: BLE001  every failure is answered here, and only here
         answerable = _as_http_error(error)
         if answerable is None:

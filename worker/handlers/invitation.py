@@ -94,15 +94,6 @@ def compose(letter: Letter, settings: Settings) -> EmailMessage:
     Raises:
         PermanentJobError: `smtp_message`, a value would break a header or an address is none.
     """
-    values = {
-        "accept_url": f"{settings.base_url}/invitations/{letter.token}",
-        "branding": letter.branding,
-        "days": settings.invitation_days,
-        "person": _one_line(letter.person),
-        "sign_in_url": letter.sign_in_url,
-        "tenant_name": _one_line(letter.tenant_name),
-    }
-    text, html = (_TEMPLATES.get_template(f"invitation/body.{kind}").render(values) for kind in ("txt", "html"))
     # The tenant's name is the only text of anybody's that comes into the subject, and it comes as it is or not at all.
     subject = _TEMPLATES.get_template("invitation/subject.txt").render(tenant_name=letter.tenant_name)
 
@@ -116,6 +107,16 @@ def compose(letter: Letter, settings: Settings) -> EmailMessage:
     message["Subject"] = _header("The tenant's name", subject).strip()
     message["Auto-Submitted"] = "auto-generated"
     message["X-Auto-Response-Suppress"] = "All"  # Exchange's word for the line above
+
+    values = {
+        "accept_url": f"{settings.base_url}/invitations/{letter.token}",
+        "branding": letter.branding,
+        "days": settings.invitation_days,
+        "person": _one_line(letter.person),
+        "sign_in_url": letter.sign_in_url,
+        "tenant_name": _one_line(letter.tenant_name),
+    }
+    text, html = (_TEMPLATES.get_template(f"invitation/body.{kind}").render(values) for kind in ("txt", "html"))
     # Quoted-printable passes every server, also one without 8BITMIME, and keeps long links from being cut.
     message.set_content(text, cte="quoted-printable")
     message.add_alternative(html, subtype="html", cte="quoted-printable")

@@ -4,7 +4,7 @@ import traceback
 from typing import Any
 
 import pytest
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from models.errors import UsageError
 from models.settings import Settings, load_settings
@@ -96,6 +96,9 @@ def test_a_refused_secret_hides_too(name: str, value: str) -> None:
         load_settings(**{**NEEDED, name: value})
     assert f"USHER_{name.upper()}: " in caught.value.detail
     assert PASSWORD not in "".join(traceback.format_exception(caught.value))
+    with pytest.raises(ValidationError) as bare:
+        Settings(**{**NEEDED, name: value})
+    assert PASSWORD not in str(bare.value)
 
 
 @pytest.mark.parametrize("url", ["postgresql://u@h/d", "postgres://u@h/d"])

@@ -33,6 +33,7 @@ from aiosmtplib import (
     SMTPRecipientsRefused,
     SMTPResponseException,
     SMTPSenderRefused,
+    SMTPStatus,
     SMTPTimeoutError,
 )
 
@@ -66,7 +67,7 @@ _STEPS: dict[type[SMTPResponseException], str] = {
     SMTPRecipientRefused: "RCPT TO",
     SMTPDataError: "DATA",
 }
-_ABOUT_SERVER = (SMTPConnectResponseError, SMTPHeloError, SMTPAuthenticationError)
+_ABOUT_MESSAGE = ("MAIL FROM", "RCPT TO", "DATA")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,7 @@ class SmtpPool:
         except SMTPRecipientsRefused as error:
             self._keep(smtp)
             raise _refused(error.recipients[0]) from None
-        except SMTPResponseException as error:
+        except (SMTPSenderRefused, SMTPDataError) as error:
             self._keep(smtp)
             raise _refused(error) from None
         except SMTPNotSupported:
@@ -200,7 +201,9 @@ class SmtpPool:
             ) from None
         except (SMTPException, OSError) as error:
             smtp.close()
-            raise _trouble(error, "the message") from None
+            # aiosmtplib resets the dialogue after a refusal; when that goes wrong, the refusal stands behind it.
+            refusal = _refusal_behind(error)
+            raise (_refused(refusal) if refusal else _trouble(error, "the message")) from None
         except (ValueError, MessageError) as error:
             smtp.close()
             raise PermanentJobError(
@@ -295,6 +298,18 @@ async def _say_goodbye(smtp: SMTP) -> None:
     smtp.close()
 
 
+def _refusal_behind(error: BaseException) -> SMTPResponseException | None:
+    """Return the refusal that was being handled when ``error`` came, if any."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, SMTPRecipientsRefused):
+            return behind.recipients[0]
+        if isinstance(behind, SMTPResponseException):
+            return behind
+        behind = behind.__context__
+    return None
+
+
 def _refused(error: SMTPResponseException, step: str | None = None) -> JobError:
     """Return what an unwanted reply means for the job.
 
@@ -303,19 +318,23 @@ def _refused(error: SMTPResponseException, step: str | None = None) -> JobError:
         step: of setting up the connection; None while a message is under way.
     """
     at = _STEPS.get(type(error), step or "the message")
+    if error.code == SMTPStatus.invalid_response:
+        return RetryableJobError("smtp_unreachable", f"The answer at {at} is not SMTP.")
     enhanced = _ENHANCED.match(error.message)
     detail = f"The server answered {error.code}{' ' + enhanced[0] if enhanced else ''} to {at}."
     if error.code == _CLOSING:
         return _ClosingError("smtp_4xx", detail)
     if 400 <= error.code < 500:
-        return RetryableJobError("smtp_4xx", detail)
-    if at == "AUTH" or error.code in _LOGIN_CODES:
-        return RetryableJobError("smtp_auth", detail)
-    if at == "STARTTLS":
-        return RetryableJobError("smtp_tls", detail)
-    if step is None and not isinstance(error, _ABOUT_SERVER) and 500 <= error.code < 600:
+        code = "smtp_4xx"
+    elif at == "AUTH" or error.code in _LOGIN_CODES:
+        code = "smtp_auth"
+    elif at == "STARTTLS":
+        code = "smtp_tls"
+    elif step is None and at in _ABOUT_MESSAGE and error.code >= 500:
         return PermanentJobError("smtp_5xx", detail)
-    return RetryableJobError("smtp_unreachable", detail)
+    else:
+        code = "smtp_unreachable"
+    return RetryableJobError(code, detail)
 
 
 def _trouble(error: SMTPException | OSError, at: str) -> JobError:

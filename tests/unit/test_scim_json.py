@@ -155,6 +155,12 @@ def test_deep_nesting_is_refused(opening: str, levels: int) -> None:
     assert caught.value.detail == "The body is nested deeper than 8 levels."
 
 
+@pytest.mark.parametrize("levels", [1100, 2000])  # orjson gives up for different reasons
+def test_deep_nesting_without_an_end_is_refused_as_such(levels: int) -> None:
+    with pytest.raises(InvalidSyntaxError, match="nested deeper than 8 levels"):
+        json.parse(b"[" * levels, max_depth=DEPTH)
+
+
 def test_nesting_is_counted_by_depth_and_not_by_brackets() -> None:
     deep = "[" * DEPTH + "]" * DEPTH
     wide = "[" + ",".join(["[[]]"] * 5000) + "]"

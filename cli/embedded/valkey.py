@@ -44,6 +44,7 @@ class EmbeddedValkey(EmbeddedServer):
             "maxmemory-policy": "noeviction",
             "loglevel": "notice",
             "daemonize": "no",
+            "set-proc-title": "no",  # it would write over the environment, and with it the mark of the child
         }
         configuration = self._folder / "valkey.conf"
         write_private(configuration, "".join(f"{name} {value}\n" for name, value in settings.items()))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import psutil
 
 from cli.embedded.mail import EmbeddedMail
 from cli.embedded.postgres import EmbeddedPostgres
@@ -57,7 +58,12 @@ class Servers:
 @contextmanager
 def reachable_folder() -> Iterator[Path]:
     """Make a temporary folder that PostgreSQL's account reaches also when root runs the tests; pytest's is closed."""
-    folder = Path(tempfile.mkdtemp(prefix="usher-tests-"))
+    for left in Path(tempfile.gettempdir()).glob("usher-tests-*-*"):  # by a run that was killed
+        pid = left.name.split("-")[2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            end_all_strays(left)
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"usher-tests-{os.getpid()}-"))
     folder.chmod(0o755)
     try:
         yield folder

@@ -13,7 +13,8 @@ from api.auth import TokenCache
 from api.denials import Denials
 from api.keys import DENIALS, DRAINING, INTAKE, POOL, RING, SETTINGS, TOKENS
 from api.ring import Ring
-from api.scim.dispatch import dispatch
+from api.scim.dispatch import add_routes
+from api.scim.front import Front
 from models.db import open_pool
 from models.intake import Intake
 
@@ -51,7 +52,6 @@ async def make_apps(settings: Settings) -> Faces:
     public[TOKENS] = TokenCache(pool, settings)
     public[DENIALS] = Denials(pool)
     public.router.add_routes(invitations.routes())
-    public.router.add_route("*", "/{slashes:/*}scim/v2{tail:(?:/.*)?}", dispatch)
-    public.router.add_route("*", "/{elsewhere:.*}", dispatch)
+    add_routes(public, Front.make(settings, pool, public[INTAKE], public[TOKENS], public[DENIALS]))
     internal.router.add_routes(health.routes())
     return Faces(public, internal, draining)

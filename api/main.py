@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -54,6 +55,9 @@ async def serve(settings: Settings, *, share_ports: bool = False, drain_seconds:
             await runner.setup()
             runners.append(runner)
             await web.TCPSite(runner, host, port, reuse_port=share_ports or None, backlog=1024).start()
+        # What was imported stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         _log.info(
             "Listening",
             action="api.start",

@@ -48,4 +48,4 @@ class Ring:
     async def close(self) -> None:
         """Let the last ring arrive and hang up."""
         await self._doorbell.close()
-        await self._redis.aclose()
+        await self._redis.aclose(close_connection_pool=True)

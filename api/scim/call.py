@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from api.auth import Principal
+    from api.scim.front import Front
 
 _MOST_NAMED = 20
 
@@ -20,6 +21,7 @@ _MOST_NAMED = 20
 class Call:
     """What a handler needs to know."""
 
+    front: Front
     request: web.Request
     correlation_id: UUID
     route: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from api.keys import SETTINGS
 from api.requests import query_text
 from api.scim.responses import answer, everything
 from models.errors import ForbiddenError, NotFoundError
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 async def service_provider_config(call: Call) -> web.Response:
     """GET /ServiceProviderConfig."""
-    settings = call.request.config_dict[SETTINGS]
+    settings = call.front.settings
     return answer(
         discovery.service_provider_config(
             settings.scim_url, max_results=settings.max_page_size, max_payload=settings.max_body_bytes
@@ -30,11 +29,11 @@ async def service_provider_config(call: Call) -> web.Response:
 
 
 def _resource_types(call: Call) -> Sequence[dict[str, Any]]:
-    return discovery.resource_types(call.request.config_dict[SETTINGS].scim_url)
+    return discovery.resource_types(call.front.settings.scim_url)
 
 
 def _schemas(call: Call) -> Sequence[dict[str, Any]]:
-    return discovery.schemas(call.request.config_dict[SETTINGS].scim_url, [USER])
+    return discovery.schemas(call.front.settings.scim_url, [USER])
 
 
 async def _list(call: Call, make: Callable[[Call], Sequence[dict[str, Any]]]) -> web.Response:

@@ -17,7 +17,6 @@ from aiohttp import web
 from uuid_utils.compat import uuid7
 
 from api.auth import RefusedError, authorization
-from api.keys import DENIALS, SETTINGS, TOKENS
 from api.scim import discovery, groups, users
 from api.scim.call import Call
 from api.scim.responses import error_answer
@@ -35,6 +34,8 @@ from models.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from api.scim.front import Front
 
     Handler = Callable[[Call], Awaitable[web.Response]]
 
@@ -126,7 +127,7 @@ def _deny(call: Call, error: ClientError) -> None:
         return  # the intake audits it in the transaction that decided it
     else:
         action, reason, tenant_id, hint = "scim.request.deny", error.scim_type, call.tenant_id, {}
-    call.request.config_dict[DENIALS].add(
+    call.front.denials.add(
         Event(
             action=action,
             phase="denied",
@@ -144,37 +145,36 @@ async def _handle(call: Call, tail: str) -> web.Response:
     endpoint, handler = _route(call, tail)
     header = authorization(request)
     if header is not None or not endpoint.open:
-        call.principal = await request.config_dict[TOKENS].authenticate(header, "scim")
-    async with asyncio.timeout(request.config_dict[SETTINGS].request_seconds):
+        call.principal = await call.front.tokens.authenticate(header, "scim")
+    async with asyncio.timeout(call.front.settings.request_seconds):
         return await handler(call)
 
 
-async def dispatch(request: web.Request) -> web.Response:
-    """Answer any request below /scim/v2."""
+async def answer_call(front: Front, request: web.Request, tail: str) -> web.Response:
+    """Answer any request below /scim/v2; ``tail`` is the path after that."""
     started = time.perf_counter()
-    call = Call(request, uuid7(), route="(unknown)")
+    call = Call(front, request, uuid7(), route="(unknown)")
+    correlation = str(call.correlation_id)
     scim_type = None
     try:
-        response = await _handle(call, request.match_info.get("tail", ""))
+        response = await _handle(call, tail)
     except Exception as error:  # noqa: BLE001  every failure is answered here, and only here
         answerable = _as_http_error(error)
         if answerable is None:
-            _log.exception(
-                "A request failed", action="scim.fault", correlation_id=str(call.correlation_id), route=call.route
-            )
+            _log.exception("A request failed", action="scim.fault", correlation_id=correlation, route=call.route)
             answerable = _FaultError()
         elif isinstance(answerable, ClientError):
             _deny(call, answerable)
         scim_type = answerable.scim_type
         allow = {"Allow": answerable.allow} if isinstance(answerable, _NotAllowedError) else None
         response = error_answer(answerable, allow)
-    response.headers[CORRELATION_HEADER] = str(call.correlation_id)
+    response.headers[CORRELATION_HEADER] = correlation
     line = {
         "method": request.method,
         "route": call.route,
         "status": response.status,
         "ms": round((time.perf_counter() - started) * 1000, 2),
-        "correlation_id": str(call.correlation_id),
+        "correlation_id": correlation,
     }
     if call.tenant_id is not None:
         line["tenant_id"] = str(call.tenant_id)
@@ -184,3 +184,19 @@ async def dispatch(request: web.Request) -> web.Response:
         line["ignored"] = call.ignored
     _log.info("Answered", action="scim.request", **line)
     return response
+
+
+def add_routes(app: web.Application, front: Front) -> None:
+    """Have ``app`` answer SCIM, and every path that nothing else answers with a SCIM error."""
+
+    async def anything(request: web.Request) -> web.Response:
+        return await answer_call(front, request, request.match_info.get("tail", ""))
+
+    async def users_collection(request: web.Request) -> web.Response:
+        return await answer_call(front, request, "/Users")
+
+    # Nearly every request is for this path, and a plain one is found without trying patterns.
+    app.router.add_route("*", "/scim/v2/Users", users_collection)
+    app.router.add_route("*", "/scim/v2{tail:(?:/.*)?}", anything)
+    app.router.add_route("*", "/{slashes:/*}scim/v2{tail:(?:/.*)?}", anything)
+    app.router.add_route("*", "/{elsewhere:.*}", anything)

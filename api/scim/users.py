@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 from uuid_utils.compat import uuid7
 
-from api.keys import INTAKE, POOL, SETTINGS
 from api.requests import query_integer, query_text, read_object
-from api.scim.responses import Resources
 from models.directory.read import Stored, as_uuid, find_users, get_user, list_users
 from models.errors import NotFoundError
 from models.intake import Create
@@ -24,10 +22,6 @@ if TYPE_CHECKING:
     from api.scim.call import Call
 
 
-def _resources(request: web.Request) -> Resources:
-    return Resources(request.config_dict[SETTINGS].scim_url, USER.name, USER.endpoint)
-
-
 def _projection(request: web.Request) -> Projection | None:
     attributes, excluded = query_text(request, "attributes"), query_text(request, "excludedAttributes")
     return None if attributes is None and excluded is None else Projection.parse(attributes, excluded, USER)
@@ -36,7 +30,7 @@ def _projection(request: web.Request) -> Projection | None:
 async def create_user(call: Call) -> web.Response:
     """POST /Users (RFC 7644 §3.3): accept durably, then answer 201; a worker applies it."""
     projection = _projection(call.request)
-    user = read_user(await read_object(call.request))
+    user = read_user(await read_object(call.request, call.front.settings))
     call.note(user.ignored)
     doc = dumps(user.doc).decode()
     create = Create(
@@ -49,25 +43,25 @@ async def create_user(call: Call) -> web.Response:
         correlation_id=call.correlation_id,
         context=call.context(),
     )
-    created_at = await call.request.config_dict[INTAKE].accept(create)
+    created_at = await call.front.intake.accept(create)
     stored = Stored(create.resource_id, doc, 1, created_at, created_at)
-    return _resources(call.request).one(stored, status=201, projection=projection)
+    return call.front.users.one(stored, status=201, projection=projection)
 
 
 async def get_user_by_id(call: Call) -> web.Response:
     """GET /Users/{id} (RFC 7644 §3.4.1)."""
     projection = _projection(call.request)
     user_id = as_uuid(call.resource_id)
-    stored = user_id and await get_user(call.request.config_dict[POOL], call.principal.tenant_id, user_id)
+    stored = user_id and await get_user(call.front.pool, call.principal.tenant_id, user_id)
     if not stored:
         raise NotFoundError("There is no user with this id.")
-    return _resources(call.request).one(stored, projection=projection)
+    return call.front.users.one(stored, projection=projection)
 
 
 async def query_users(call: Call) -> web.Response:
     """GET /Users (RFC 7644 §3.4.2): matching queries, filters, and index paging through everybody."""
     request = call.request
-    settings, pool = request.config_dict[SETTINGS], request.config_dict[POOL]
+    settings, pool = call.front.settings, call.front.pool
     projection = _projection(request)
     start_index = query_integer(request, "startIndex", 1, least=1)
     count = min(query_integer(request, "count", settings.page_size, least=0), settings.max_page_size)
@@ -80,4 +74,4 @@ async def query_users(call: Call) -> web.Response:
     else:
         page = await list_users(pool, call.principal.tenant_id, tree=tree, start_index=start_index, count=count)
         total, stored = page.total, page.resources
-    return _resources(request).page(stored, total=total, start_index=start_index, projection=projection)
+    return call.front.users.page(stored, total=total, start_index=start_index, projection=projection)

@@ -1,0 +1,37 @@
+"""What SCIM handlers reach for, gathered once: looking each up by its key again costs a tenth of a create."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from api.scim.responses import Resources
+from models.scim.schema import USER
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from api.auth import TokenCache
+    from api.denials import Denials
+    from models.intake import Intake
+    from models.settings import Settings
+
+
+@dataclass(slots=True)
+class Front:
+    """The parts of one api process that answer SCIM."""
+
+    settings: Settings
+    pool: asyncpg.Pool
+    intake: Intake
+    tokens: TokenCache
+    denials: Denials
+    users: Resources
+
+    @classmethod
+    def make(
+        cls, settings: Settings, pool: asyncpg.Pool, intake: Intake, tokens: TokenCache, denials: Denials
+    ) -> Front:
+        """Put the parts together."""
+        users = Resources(settings.scim_url, USER.name, USER.endpoint)
+        return cls(settings, pool, intake, tokens, denials, users)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from typing import TYPE_CHECKING
 
 import structlog
@@ -31,6 +32,7 @@ _PAGES = Environment(
 )
 _NEUTRAL = read_branding({}, display_name="")
 _STATUS = {"open": 200, "welcome": 200, "accepted": 410, "expired": 410, "withdrawn": 410, "unknown": 404, "busy": 503}
+_HOST = re.compile(r"[A-Za-z0-9._:-]+")  # a name in ASCII or an address; yarl lets more pass
 _HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",  # the address is the secret
@@ -88,7 +90,7 @@ def _sign_in(invitation: OpenedInvitation) -> URL | None:
         url = URL(invitation.sign_in_url or "")
     except ValueError:
         return None
-    return url if url.scheme in ("http", "https") and url.host else None
+    return url if url.scheme in ("http", "https") and _HOST.fullmatch(url.raw_host or "") else None
 
 
 def _title(page: str, tenant_name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import logging
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,16 +12,60 @@ import orjson
 import structlog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from structlog.typing import Processor
 
     from models.settings import Settings
 
+_GATHER_SECONDS = 0.02
 # Libraries whose INFO lines repeat ours, or carry arguments.
 _QUIET = ("aiohttp.access", "arq", "aiosmtplib", "asyncio", "alembic")
 
 
 def _render(_: Any, __: str, event: dict[str, Any]) -> bytes:
     return orjson.dumps(event, default=str)
+
+
+def _one(lines: Lines) -> Callable[..., Lines]:
+    return lambda *_: lines
+
+
+class Lines:
+    """Writes log lines; ordinary ones of the same moment with one system call.
+
+    A process that is killed loses the lines of the last moment, never an error's: what must not be lost is
+    in the ledger and the audit log.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[bytes] = []
+        atexit.register(self.flush)
+
+    def msg(self, line: bytes) -> None:
+        """Write a line soon; at once where no event loop runs."""
+        self._waiting.append(line)
+        if len(self._waiting) > 1:
+            return
+        try:
+            asyncio.get_running_loop().call_later(_GATHER_SECONDS, self.flush)
+        except RuntimeError:
+            self.flush()
+
+    def now(self, line: bytes) -> None:
+        """Write a line, and those before it, at once."""
+        self._waiting.append(line)
+        self.flush()
+
+    debug = info = warning = msg
+    error = critical = exception = now
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._waiting:
+            lines, self._waiting = self._waiting, []
+            sys.stderr.buffer.write(b"\n".join(lines) + b"\n")
+            sys.stderr.buffer.flush()
 
 
 def set_up_logging(settings: Settings) -> None:
@@ -33,7 +79,7 @@ def set_up_logging(settings: Settings) -> None:
     ]
     console = settings.log_format == "console"
     renderer: Any = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else _render
-    factory = structlog.WriteLoggerFactory(sys.stderr) if console else structlog.BytesLoggerFactory(sys.stderr.buffer)
+    factory: Any = structlog.WriteLoggerFactory(sys.stderr) if console else _one(Lines())
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),

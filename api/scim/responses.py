@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import orjson
 from aiohttp import web
@@ -52,12 +51,13 @@ def etag(version: int) -> str:
     return f'W/"{version}"'
 
 
-def _head(stored: Stored, kind: str, location: str) -> str:
-    # Times, ids and versions need no escaping, and the location is percent-encoded.
+def _head(stored: Stored, kind: str, base: str) -> str:
+    # Times, ids and versions need no escaping, and the base is the address from the settings.
+    name, created = str(stored.id), moment(stored.created_at)
+    modified = created if stored.version == 1 else moment(stored.last_modified)
     return (
-        f'{{"id":"{stored.id}","meta":{{"resourceType":"{kind}","created":"{moment(stored.created_at)}",'
-        f'"lastModified":"{moment(stored.last_modified)}","location":"{location}",'
-        f'"version":"W/\\"{stored.version}\\""}}'
+        f'{{"id":"{name}","meta":{{"resourceType":"{kind}","created":"{created}","lastModified":"{modified}",'
+        f'"location":"{base}{name}","version":"W/\\"{stored.version}\\""}}'
     )
 
 
@@ -71,11 +71,11 @@ class Resources:
 
     def location(self, stored: Stored) -> str:
         """Return the address of a resource, as `meta.location` and the Location header have it."""
-        return self._base + quote(str(stored.id))
+        return self._base + str(stored.id)
 
     def write(self, stored: Stored, projection: Projection | None = None) -> bytes:
         """Return a resource as JSON; the stored document is not read unless a projection needs it."""
-        text = f"{_head(stored, self._kind, self.location(stored))},{stored.doc[1:]}".encode()
+        text = f"{_head(stored, self._kind, self._base)},{stored.doc[1:]}".encode()
         return text if projection is None else orjson.dumps(projection.apply(orjson.loads(text)))
 
     def one(self, stored: Stored, *, status: int = 200, projection: Projection | None = None) -> web.Response:

@@ -16,8 +16,7 @@ from uuid_utils.compat import uuid7
 from api.keys import TOKENS
 from models.audit.record import OPERATOR
 from models.tokens import SCOPES, issue_token, revoke_token, rotate_token
-from tests.support.api import Api, Caller, altered, document, free_ports, processes, serving, store, work_email
-from tests.support.waiting import wait_until
+from tests.support.api import Api, Caller, altered, document, free_ports, processes, serving, store, until, work_email
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -134,7 +133,7 @@ async def test_a_grace_that_is_over_ends_the_old_token(api: Api, caller: Caller)
         async def ended() -> bool:
             return await status(at, old.text) == 401
 
-        assert await wait_until(ended, "the end of the old token", 5)
+        await until(ended, "the end of the old token", 5)
         assert await status(at, new.text) == 200
 
 
@@ -149,7 +148,7 @@ async def test_an_expiry_ends_a_token_that_is_in_every_cache(api: Api, caller: C
         async def ended() -> bool:
             return await status(at, token.text) == 401
 
-        assert await wait_until(ended, "the end of an expired token", 3)
+        await until(ended, "the end of an expired token", 3)
         assert time.monotonic() - began < 2  # by its date and not because the cache ran out
 
 
@@ -166,7 +165,7 @@ async def test_a_revoked_token_stops_within_five_seconds_on_every_process(
         async def stopped() -> bool:
             return [(await one.get("/Users", count=0)).status for one in at] == [401, 401]
 
-        assert await wait_until(stopped, "a revoked token is refused by both processes", 5)
+        await until(stopped, "a revoked token is refused by both processes", 5)
         assert time.monotonic() - revoked < 5
 
 
@@ -281,6 +280,6 @@ async def test_many_requests_with_a_token_that_nobody_has_seen_ask_the_store_onc
                     )
                 )
 
-            assert await wait_until(waiting, "the store is asked for the token")
+            await until(waiting, "the store is asked for the token")
             assert await waiting() == 1
         assert {answer.status for answer in await asyncio.gather(*requests)} == {200}

@@ -32,7 +32,7 @@ from tests.support.servers import cloned_database
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from tests.support.servers import Servers
@@ -264,6 +264,11 @@ def altered(settings: Settings, **changes: Any) -> Settings:
     """Return settings with some values changed, checked anew."""
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
     return load_settings(**{**given, **changes})
+
+
+async def until(predicate: Callable[[], Awaitable[object]], what: str, seconds: float = 10) -> None:
+    """Wait until an asynchronous predicate is truthy."""
+    _: object = await wait_until(predicate, what, seconds)
 
 
 def free_ports(count: int) -> list[int]:

@@ -73,7 +73,7 @@ def main() -> int:
     arguments.out = arguments.out.absolute()
     arguments.out.mkdir(parents=True, exist_ok=True)
     machine = _machine()
-    console = Console() if sys.stdout.isatty() else Console(width=130)
+    console = Console() if sys.stdout.isatty() else Console(width=150)
     errors = Console(stderr=True)
     try:
         results = asyncio.run(_run(arguments, machine, errors))
@@ -84,7 +84,8 @@ def main() -> int:
     out.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n", encoding="utf-8")
     console.print(
         f"{machine['processors']} processors, which the load, API, worker, PostgreSQL and Redis share;"
-        f" Python {machine['python']}; load average before: {machine['load_average_before']}.",
+        f" Python {machine['python']}; load average before: {machine['load_average_before']}.\n"
+        "Medians of rounds; µs are processor time, of the servers for each run and of the load for each request.",
         highlight=False,
     )
     show(results, console)

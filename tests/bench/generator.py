@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import orjson
+import psutil
 
 from tests.bench.load import Outcome
 
@@ -51,6 +52,21 @@ class Round:
     def requests(self) -> int:
         """How many requests were sent."""
         return sum(map(len, self.latencies.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """A server that stands for the best that is possible."""
+
+    port: int
+    pid: int
+    host: str = "127.0.0.1"
+    token: str = "none"
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Return the processor time that it has taken so far."""
+        times = psutil.Process(self.pid).cpu_times()
+        return {"api": times.user + times.system}
 
 
 class Generator:
@@ -136,11 +152,11 @@ async def _hear(process: asyncio.subprocess.Process, seconds: float) -> bytes:
 
 
 @asynccontextmanager
-async def serving(module: str) -> AsyncIterator[int]:
-    """Run one of the servers of this package and yield its port."""
+async def serving(module: str) -> AsyncIterator[Ceiling]:
+    """Run one of the servers of this package and yield where it is."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, stdout=asyncio.subprocess.PIPE)
     try:
-        yield int(await _hear(process, 20))
+        yield Ceiling(port=int(await _hear(process, 20)), pid=process.pid)
     finally:
         process.terminate()
         await process.wait()

@@ -22,11 +22,13 @@ class Sample:
         rate: how many a second; None where only the time of one is of interest.
         times: p50, p95 and p99 in seconds, by kind of request.
         load_seconds: processor time of the load generator for one request, where there is one.
+        cpu_seconds: processor time of the servers for one of what the rate counts, by what they are.
     """
 
     rate: float | None = None
     times: dict[str, dict[str, float]] = field(default_factory=dict)
     load_seconds: float | None = None
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -96,6 +98,10 @@ def summary(workload: Workload, others: dict[str, Workload]) -> dict[str, Any]:
     }
     if loads := [sample.load_seconds for sample in workload.samples if sample.load_seconds is not None]:
         found["load_generator_us_per_request"] = spread([seconds * 1e6 for seconds in loads])
+    if roles := workload.samples[0].cpu_seconds:
+        found["cpu_us"] = {
+            role: spread([sample.cpu_seconds[role] * 1e6 for sample in workload.samples]) for role in roles
+        }
     if workload.http:
         found["of_http_ceiling"] = ratio(workload, others[workload.http])
     if workload.commit:

@@ -7,12 +7,13 @@ import json
 import os
 import signal
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import asyncpg
+import psutil
 
 from tests.support.waiting import wait_until
 
@@ -35,6 +36,27 @@ class Usher:
     database_url: str
     tenant_id: UUID
     database: asyncpg.Connection
+    pid: int
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Return the processor time that its processes have taken so far, by what they are."""
+        found = dict.fromkeys(("api", "worker", "postgres", "redis"), 0.0)
+        for process in psutil.Process(self.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if role := _role(process):
+                    times = process.cpu_times()
+                    found[role] += times.user + times.system
+        return found
+
+
+def _role(process: psutil.Process) -> str | None:
+    name = process.name()
+    if name.startswith("postgres"):
+        return "postgres"
+    if name.startswith(("valkey", "redis")):
+        return "redis"
+    command = process.cmdline()
+    return next((role for role in ("api", "worker") if "cli.main" in command and role in command), None)
 
 
 @asynccontextmanager
@@ -77,6 +99,7 @@ async def usher(folder: Path, name: str, *, processes: int, workers: int) -> Asy
                 database_url=ready["database_url"],
                 tenant_id=await database.fetchval("SELECT id FROM tenant"),
                 database=database,
+                pid=process.pid,
             )
         finally:
             await database.close()

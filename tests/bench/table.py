@@ -21,13 +21,15 @@ _GOALS = (
     ("idle to applied, median in ms", "under 150", ("idle to applied", "times_ms", "applied", "p50")),
 )
 
+_PROCESSES = ("api µs", "worker µs", "postgres µs", "load µs")
+
 
 def show(results: list[dict[str, Any]], console: Console) -> None:
-    """Print every workload of every section, then the goals."""
+    """Print every workload of every section, then the goals; µs are processor time for one of what is counted."""
     for section in dict.fromkeys(result["section"] for result in results):
         table = Table(title=section, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("workload @connections", no_wrap=True)
-        for name in ("a second", "least to most", "of HTTP", "of commits", "p50 ms", "p95 ms", "p99 ms", "load µs"):
+        for name in ("a second", "least to most", "of HTTP", "of commits", "p50 ms", "p95 ms", "p99 ms", *_PROCESSES):
             table.add_column(name, justify="right", no_wrap=True)
         for result in results:
             if result["section"] == section:
@@ -43,15 +45,17 @@ def _add(table: Table, result: dict[str, Any]) -> None:
         f"{result[name]['median']:.2f}" if name in result else "" for name in ("of_http_ceiling", "of_commit_ceiling")
     ]
     row = [
-        f"{rate['median']:,.0f} {result['unit']}" if rate else "",
+        f"{rate['median']:,.0f}" if rate else "",
         f"{rate['min']:,.0f} to {rate['max']:,.0f}" if rate else "",
         *ratios,
     ]
     kinds = list(result["times_ms"].items())
     own = kinds[0][1] if len(kinds) == 1 else {}
-    table.add_row(result["name"], *row, *_times(own), f"{load['median']:.1f}" if load else "")
+    used = result.get("cpu_us", {}) | ({"load": load} if load else {})
+    processes = [used.get(name.removesuffix(" µs"), {}).get("median", 0) for name in _PROCESSES]
+    table.add_row(result["name"], *row, *_times(own), *(f"{value:.0f}" if value else "" for value in processes))
     for kind, times in kinds if len(kinds) > 1 else []:
-        table.add_row(f"  {kind}", "", "", "", "", *_times(times), "")
+        table.add_row(f"  {kind}", "", "", "", "", *_times(times), *("" for _ in _PROCESSES))
 
 
 def _times(times: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 
 from tests.bench import store
-from tests.bench.generator import Generator, Round, WrongAnswerError, serving
+from tests.bench.generator import Ceiling, Generator, Round, WrongAnswerError, serving
 from tests.bench.measure import Sample, Workload, measure_in_turn, quantiles
 from tests.bench.scripts import Plan, document, user_name
 from tests.bench.servers import Usher, usher
@@ -65,12 +65,12 @@ class Load:
         self,
         bench: Bench,
         generator: Generator,
-        target: Usher | int,
+        target: Usher | Ceiling,
         script: str,
         connections: int,
         population: int = 0,
     ) -> None:
-        """Take where to go: an Usher, or the port of a server that stands for a ceiling."""
+        """Take where to go, which script to run there, and for ``match`` the number of users to choose from."""
         self._bench = bench
         self._generator = generator
         self._target = target
@@ -82,11 +82,10 @@ class Load:
     async def round(self, number: int) -> tuple[Round, str]:
         """Run one round; return what was seen and the group of its users."""
         group = store.FILLED if self._population else f"{self._script}{self._connections}x{number + 1}"
-        target = self._target
         plan = Plan(
-            host="127.0.0.1" if isinstance(target, int) else target.host,
-            port=target if isinstance(target, int) else target.port,
-            token="none" if isinstance(target, int) else target.token,
+            host=self._target.host,
+            port=self._target.port,
+            token=self._target.token,
             script=self._script,
             group=group,
             first=0,
@@ -101,19 +100,22 @@ class Load:
 
     async def sample(self, number: int) -> Sample:
         """Run one round and see that what was created is there."""
+        before = self._target.cpu_seconds()
         seen, group = await self.round(number)
-        if not isinstance(self._target, int) and not self._population:
+        after = self._target.cpu_seconds()
+        if isinstance(self._target, Usher) and not self._population:
             known = await store.count_known(self._target, group)
             if known != seen.runs:
                 raise WrongAnswerError(f"{seen.runs} creates were answered 201, {known} are known")
-        return _sample(seen)
+        return _sample(seen, before, after)
 
 
-def _sample(seen: Round, rate: float | None = None) -> Sample:
+def _sample(seen: Round, before: dict[str, float], after: dict[str, float], rate: float | None = None) -> Sample:
     return Sample(
         rate=seen.rate if rate is None else rate,
         times={kind: quantiles(seconds) for kind, seconds in seen.latencies.items()},
         load_seconds=seen.cpu_seconds / seen.requests,
+        cpu_seconds={role: (after[role] - before[role]) / seen.runs for role in before},
     )
 
 
@@ -238,12 +240,14 @@ def _commits(bench: Bench, target: Usher, connections: int) -> Callable[[int], A
 
 def _applied(load: Load, target: Usher) -> Callable[[int], Awaitable[Sample]]:
     async def measure(number: int) -> Sample:
+        before = target.cpu_seconds()
         seen, group = await load.round(number)
         ended = await store.until_none_waits(target, _DRAIN_SECONDS)
+        after = target.cpu_seconds()
         applied = await store.count_applied(target, group)
         if applied != seen.runs:
             raise WrongAnswerError(f"{seen.runs} creates were answered 201, {applied} are applied, audited and invited")
-        return _sample(seen, seen.runs / (ended - seen.began))
+        return _sample(seen, before, after, seen.runs / (ended - seen.began))
 
     return measure
 

@@ -127,12 +127,12 @@ def test_a_cycle_ends_at_its_first_wrong_answer() -> None:
 
 
 async def test_processes_share_a_plan_and_leave_out_nobody() -> None:
-    async with Generator(2) as generator, serving("tests.bench.bare") as port:
-        seen = await generator.run(plan(count=101, connections=5, port=port))
+    async with Generator(2) as generator, serving("tests.bench.bare") as bare:
+        seen = await generator.run(plan(count=101, connections=5, port=bare.port))
         assert seen.runs == seen.requests == 101
         assert seen.rate > 0
         with pytest.raises(WrongAnswerError, match="4 of 4 answers were wrong"):
-            await generator.run(plan("match", count=4, population=1, port=port))
+            await generator.run(plan("match", count=4, population=1, port=bare.port))
 
 
 async def test_a_workload_is_measured_once_a_round_and_its_warming_up_is_not_counted() -> None:

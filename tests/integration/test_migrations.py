@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import uuid
+from asyncio.subprocess import PIPE, STDOUT
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -167,7 +170,21 @@ async def test_both_spellings_of_the_scheme_are_understood(servers: Servers) -> 
 
 async def test_migrations_at_once_take_turns(servers: Servers) -> None:
     async with empty_database(servers) as url:
-        await asyncio.gather(*(run.upgrade(url) for _ in range(4)))
+        environment = {
+            **os.environ,
+            "USHER_DATABASE_URL": url,
+            "USHER_REDIS_URL": servers.redis_url,
+            "USHER_SECRET_KEY": "a-secret-key-for-tests-of-enough-length",
+        }
+        started = [
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "cli.main", "migrate"), env=environment, stdout=PIPE, stderr=STDOUT
+            )
+            for _ in range(3)
+        ]
+        said = [(await process.communicate())[0].decode() for process in started]
+        assert [process.returncode for process in started] == [0, 0, 0], said
+        assert said == [f"The database is at migration {run.head()}.\n"] * 3
         async with connected(url) as connection:
             rows = await connection.fetch("SELECT version_num FROM alembic_version")
             assert [row["version_num"] for row in rows] == [run.head()]

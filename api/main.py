@@ -19,7 +19,22 @@ if TYPE_CHECKING:
     from models.settings import Settings
 
 _KEEPALIVE_SECONDS = 75
+_LONGEST_LINE = 64 * 1024  # bytes of a request line: the longest filter, with every character percent-encoded
 _log = structlog.get_logger("api")
+
+
+def make_runner(app: web.Application, settings: Settings) -> web.AppRunner:
+    """Return what serves an application's requests."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        keepalive_timeout=_KEEPALIVE_SECONDS,
+        shutdown_timeout=settings.shutdown_seconds,
+        max_line_size=_LONGEST_LINE,
+        # A compressed body is refused; inflating it first would only serve its sender.
+        auto_decompress=False,
+    )
 
 
 async def serve(settings: Settings, *, share_ports: bool = False, drain_seconds: float = 0.0) -> None:
@@ -45,13 +60,7 @@ async def serve(settings: Settings, *, share_ports: bool = False, drain_seconds:
             (faces.public, settings.host, settings.port),
             (faces.internal, settings.admin_host, settings.admin_port),
         ):
-            runner = web.AppRunner(
-                app,
-                access_log=None,
-                handle_signals=False,
-                keepalive_timeout=_KEEPALIVE_SECONDS,
-                shutdown_timeout=settings.shutdown_seconds,
-            )
+            runner = make_runner(app, settings)
             await runner.setup()
             runners.append(runner)
             await web.TCPSite(runner, host, port, reuse_port=share_ports or None, backlog=1024).start()

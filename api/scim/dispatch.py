@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from uuid_utils.compat import uuid7
 
 from api.auth import RefusedError, authorization
@@ -186,6 +186,13 @@ async def answer_call(front: Front, request: web.Request, tail: str) -> web.Resp
     return response
 
 
+async def _expect(request: web.Request) -> None:
+    """Ask for the body that a client holds back; any other expectation is left unmet (RFC 9110 §10.1.1)."""
+    if request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
+
+
 def add_routes(app: web.Application, front: Front) -> None:
     """Have ``app`` answer SCIM, and every path that nothing else answers with a SCIM error."""
 
@@ -195,8 +202,9 @@ def add_routes(app: web.Application, front: Front) -> None:
     async def users_collection(request: web.Request) -> web.Response:
         return await answer_call(front, request, "/Users")
 
-    # Nearly every request is for this path, and a plain one is found without trying patterns.
-    app.router.add_route("*", "/scim/v2/Users", users_collection)
-    app.router.add_route("*", "/scim/v2{tail:(?:/.*)?}", anything)
-    app.router.add_route("*", "/{slashes:/*}scim/v2{tail:(?:/.*)?}", anything)
-    app.router.add_route("*", "/{elsewhere:.*}", anything)
+    # Nearly every request is for this path, and a plain one is found without trying patterns. The patterns take
+    # line breaks too, or aiohttp itself would answer `/Users/%0A`.
+    app.router.add_route("*", "/scim/v2/Users", users_collection, expect_handler=_expect)
+    app.router.add_route("*", r"/scim/v2{tail:(?:/[\s\S]*)?}", anything, expect_handler=_expect)
+    app.router.add_route("*", r"/{slashes:/*}scim/v2{tail:(?:/[\s\S]*)?}", anything, expect_handler=_expect)
+    app.router.add_route("*", r"/{elsewhere:[\s\S]*}", anything, expect_handler=_expect)

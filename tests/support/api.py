@@ -12,7 +12,7 @@ import uuid
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
 import aiohttp
@@ -24,6 +24,7 @@ from uuid_utils.compat import uuid7
 from yarl import URL
 
 from api.app import Faces, make_apps
+from api.main import make_runner
 from models.audit.record import OPERATOR
 from models.settings import Settings, load_settings
 from models.tenants import add_tenant
@@ -123,7 +124,7 @@ class Caller:
         method: str,
         path: str,
         *,
-        body: bytes | None = None,
+        body: bytes | IO[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         without: Sequence[str] = (),
     ) -> Answer:
@@ -237,13 +238,12 @@ async def fresh_settings(servers: Servers, **overrides: Any) -> AsyncIterator[Se
 
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Api]:
-    """Serve both applications in this process, with the options of `api.main`."""
+    """Serve both applications in this process, as `api.main` does."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
     settings = altered(settings, public_url=origin)
     faces = await make_apps(settings)
-    public = web.AppRunner(faces.public, access_log=None, handle_signals=False, shutdown_timeout=2)
-    internal = web.AppRunner(faces.internal, access_log=None, handle_signals=False, shutdown_timeout=2)
+    public, internal = make_runner(faces.public, settings), make_runner(faces.internal, settings)
     connector = aiohttp.TCPConnector(limit=0)
     try:
         await public.setup()

@@ -68,7 +68,7 @@ async def test_everyone_whom_entra_pushes_arrives_once_and_is_invited_once(ready
     assert (flagged["created"], flagged["found"]) == (40, 0)
     again = simulated(ready, "--users", "110", "--dialect", "legacy", "--seed", "1")
     assert (again["created"], again["found"]) == (10, 100)
-    invitable = first["invitable"] + flagged["invitable"] + again["invitable"]
+    invitable: int = first["invitable"] + flagged["invitable"] + again["invitable"]
 
     database = await asyncpg.connect(ready["database_url"])
     try:
@@ -76,7 +76,7 @@ async def test_everyone_whom_entra_pushes_arrives_once_and_is_invited_once(ready
         async def applied() -> bool:
             return bool(await database.fetchval("SELECT count(*) = 150 FROM users"))
 
-        await wait_until(applied, "150 users are applied", 30)
+        _: bool = await wait_until(applied, "150 users are applied", 30)
         requested = await database.fetch(
             "SELECT correlation_id FROM audit_event WHERE action = 'scim.user.create' AND phase = 'requested'"
         )
@@ -100,7 +100,7 @@ async def test_everyone_whom_entra_pushes_arrives_once_and_is_invited_once(ready
         async def all_sent() -> bool:
             return await sent() >= invitable
 
-        await wait_until(all_sent, f"{invitable} invitations are in the mailbox", 60)
+        _ = await wait_until(all_sent, f"{invitable} invitations are in the mailbox", 60)
         assert await sent() == invitable
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 from contextlib import asynccontextmanager, suppress
@@ -84,6 +85,7 @@ async def usher(folder: Path, name: str, *, processes: int, workers: int) -> Asy
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "cli.main", *arguments), stdout=output, stderr=output, env=environment
         )
+    cluster = None
     try:
         await wait_until(lambda: ready_file.exists() or process.returncode is not None, "usher up", _START_SECONDS)
         if process.returncode is not None:
@@ -91,6 +93,7 @@ async def usher(folder: Path, name: str, *, processes: int, workers: int) -> Asy
         ready = json.loads(ready_file.read_text())
         address = urlsplit(ready["scim_url"])
         database = await asyncpg.connect(ready["database_url"])
+        cluster = await database.fetchval("SHOW data_directory")
         try:
             yield Usher(
                 host=address.hostname or "127.0.0.1",
@@ -105,6 +108,8 @@ async def usher(folder: Path, name: str, *, processes: int, workers: int) -> Asy
             await database.close()
     finally:
         await _stop(process)
+        if cluster:  # where root's folders are closed to PostgreSQL it is not below the folder
+            await asyncio.to_thread(shutil.rmtree, cluster, ignore_errors=True)
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

@@ -57,8 +57,8 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def __init__(self, data_dir: Path, port: int = 0) -> None:
         super().__init__(data_dir, port)
-        # SIGINT is PostgreSQL's "fast" shutdown: sessions end, then a checkpoint.
-        self.child = Child(self.home, self.name, stop_signal=signal.SIGINT)
+        # SIGINT is PostgreSQL's "fast" shutdown: sessions end, then a checkpoint. SIGQUIT leaves the checkpoint out.
+        self.child = Child(self.home, self.name, stop_signal=signal.SIGINT, hurry_signal=signal.SIGQUIT)
         self._initdb = Child(self.home, "initdb")
         self._folder = self.home / "postgres"  # holds the cluster in `data`
         self._binaries = Path()
@@ -94,10 +94,10 @@ class EmbeddedPostgres(EmbeddedServer):
             self._finish_cluster()
         return super().ready()
 
-    def stop(self) -> None:
-        """Stop the server as ``pg_ctl stop -m fast`` does; its data stays."""
-        self._initdb.stop(1.0)
-        super().stop()
+    @property
+    def children(self) -> list[Child]:
+        """The server, and the making of its cluster."""
+        return [self._initdb, self.child]
 
     def _prepare(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -181,28 +181,28 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _make_database(self) -> bool:
         """Create the database unless it is there; tell whether the server carried that out."""
-        command = [str(self._binaries / "psql"), "-X", "-q", "-w", "-v", "ON_ERROR_STOP=1"]
-        environment = {
-            **server_environment(),
-            "PGHOST": LOOPBACK,
-            "PGPORT": str(self.port),
-            "PGUSER": NAME,
-            "PGPASSWORD": self._password,
-            "PGDATABASE": "postgres",
-        }
-        done = subprocess.run(  # noqa: S603 -- fixed words and the path of the binaries
-            command,
-            input=_CREATE_DATABASE,
-            env=environment,
+        done = self._psql("postgres", _CREATE_DATABASE)
+        if done.returncode != 0 and "authentication failed" in done.stderr:
+            self.stop()
+            raise UsageError(f"The password in {self.home / 'postgres' / 'password'} is not the database's.")
+        return done.returncode == 0
+
+    def value(self, statement: str) -> str | None:
+        """Return the one value that a query yields, as text; None if it yields nothing or cannot be carried out."""
+        done = self._psql(NAME, statement)
+        return done.stdout.strip() or None if done.returncode == 0 else None
+
+    def _psql(self, database: str, script: str) -> subprocess.CompletedProcess[str]:
+        login = {"PGHOST": LOOPBACK, "PGPORT": str(self.port), "PGUSER": NAME, "PGPASSWORD": self._password}
+        return subprocess.run(  # noqa: S603 -- fixed words and the path of the binaries
+            [str(self._binaries / "psql"), "-X", "-q", "-w", "-t", "-A", "-v", "ON_ERROR_STOP=1"],
+            input=script,
+            env={**server_environment(), **login, "PGDATABASE": database},
             capture_output=True,
             check=False,
             text=True,
             timeout=60,
         )
-        if done.returncode != 0 and "authentication failed" in done.stderr:
-            self.stop()
-            raise UsageError(f"The password in {self.home / 'postgres' / 'password'} is not the database's.")
-        return done.returncode == 0
 
     def _try_again(self) -> bool:
         # Sessions of a server that was killed go a moment after it, and no new one starts before.

@@ -40,13 +40,20 @@ class Child:
     """One child process of this one, known by name in a data folder."""
 
     def __init__(
-        self, home: Path, name: str, *, stop_signal: signal.Signals = signal.SIGTERM, account: Account | None = None
+        self,
+        home: Path,
+        name: str,
+        *,
+        stop_signal: signal.Signals = signal.SIGTERM,
+        hurry_signal: signal.Signals | None = None,
+        account: Account | None = None,
     ) -> None:
         self.name = name
         self.pid_file = home / "run" / f"{name}.json"
         self.log_file = home / "log" / f"{name}.log"
         self.account = account
         self._stop_signal = stop_signal
+        self._hurry_signal = hurry_signal  # sent, and given five seconds, before the child is killed
         self._mark = f"{self.pid_file}:{int(stop_signal)}"
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
@@ -113,6 +120,9 @@ class Child:
 
     def kill(self) -> None:
         """End the child and its process group at once."""
+        if self._process and self._hurry_signal and self._process.poll() is None:
+            self._process.send_signal(self._hurry_signal)
+            self.wait(5.0)
         if self._process and self._process.poll() is None:
             # The leader is not reaped yet, so its group cannot be anybody else's.
             with contextlib.suppress(ProcessLookupError):
@@ -124,7 +134,9 @@ class Child:
         stop_all([self], grace)
 
     def forget(self) -> None:
-        """End what the child left behind and take its pid file away. The child itself has ended."""
+        """End what the child left behind and take its pid file away. The child itself has ended, if it ever began."""
+        if self._process is None:
+            return
         self.end_strays()
         self.pid_file.unlink(missing_ok=True)
         self._process = None

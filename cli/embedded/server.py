@@ -8,12 +8,11 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from cli.embedded.folder import is_free, keep_port
+from cli.embedded.process import Child, stop_all
 from models.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from cli.embedded.process import Child
 
 
 class EmbeddedServer(ABC):
@@ -85,9 +84,14 @@ class EmbeddedServer(ABC):
         """Return the exit code of the server, or None while it runs."""
         return self.child.poll()
 
+    @property
+    def children(self) -> list[Child]:
+        """Every child process that the server may have."""
+        return [self.child]
+
     def stop(self) -> None:
         """Stop the server; its data stays."""
-        self.child.stop(self.stop_seconds)
+        stop_all(self.children, self.stop_seconds)
 
     def _try_again(self) -> bool:
         """Spawn again if another process snatched the port between choosing and binding; tell whether that was so."""

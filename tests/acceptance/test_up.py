@@ -66,6 +66,7 @@ def launch(folder: Path, *arguments: str, **environment: str) -> subprocess.Pope
 async def running(folder: Path, *arguments: str, **environment: str) -> AsyncIterator[Run]:
     """Start `usher up`, wait until it says that it is ready, and kill what the test leaves."""
     ready_file = folder / "ready.json"
+    ready_file.unlink(missing_ok=True)  # of a run that was killed
     process = launch(
         folder, "--port", "0", "--admin-port", "0", "--ready-file", str(ready_file), *arguments, **environment
     )

@@ -19,9 +19,10 @@ from redis.asyncio import Redis
 
 from cli.embedded.mail import EmbeddedMail
 from cli.embedded.postgres import EmbeddedPostgres
-from cli.embedded.process import MARK, Child, _is_alive, end_all_strays
+from cli.embedded.process import Child, end_all_strays
 from cli.embedded.valkey import EmbeddedValkey
 from models.errors import UsageError
+from tests.support.processes import processes_of
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -30,16 +31,6 @@ if TYPE_CHECKING:
     from cli.embedded.server import EmbeddedServer
 
 ROOT = Path(__file__).parents[2]
-
-
-def processes_of(folder: Path) -> list[psutil.Process]:
-    """Every living process that was started for the folder, sessions of PostgreSQL included."""
-    found: set[psutil.Process] = set()
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(MARK, "").startswith(f"{folder}{os.sep}"):
-                found |= {process, *process.children(recursive=True)}
-    return [process for process in found if _is_alive(process)]
 
 
 @contextlib.contextmanager

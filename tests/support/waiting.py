@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def wait_until(predicate: Callable[[], T | Awaitable[T]], what: str, seconds: float = 10) -> T:
+@overload
+async def wait_until(predicate: Callable[[], Awaitable[T]], what: str, seconds: float = 10) -> T: ...
+
+
+@overload
+async def wait_until(predicate: Callable[[], T], what: str, seconds: float = 10) -> T: ...
+
+
+async def wait_until(predicate: Callable[[], Any], what: str, seconds: float = 10) -> Any:
     """Poll a predicate, plain or asynchronous, until it is truthy, and return what it returned.
 
     Raises:
@@ -22,7 +30,7 @@ async def wait_until(predicate: Callable[[], T | Awaitable[T]], what: str, secon
     deadline = time.monotonic() + seconds
     while True:
         outcome = predicate()
-        value: T = await outcome if inspect.isawaitable(outcome) else outcome
+        value = await outcome if inspect.isawaitable(outcome) else outcome
         if value:
             return value
         if time.monotonic() > deadline:

@@ -50,7 +50,7 @@ def _machine() -> dict[str, Any]:
 async def _run(arguments: argparse.Namespace, machine: dict[str, Any], console: Console) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="data-", dir=arguments.out) as folder:
-        os.chmod(folder, 0o755)  # noqa: PTH101 - PostgreSQL runs as another user where root runs the benchmark
+        os.chmod(folder, 0o755)  # noqa: PTH101, S103 - PostgreSQL runs as another user where root runs the benchmark
         bench = Bench(
             seconds=arguments.seconds or (1.0 if arguments.quick else 3.0),
             rounds=arguments.rounds or (3 if arguments.quick else 5),

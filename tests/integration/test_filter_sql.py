@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scim2_models import URN, CaseExact, EnterpriseUser, Extension, ScimFilter, User
 from scim2_models.attributes import ComplexAttribute
@@ -441,6 +441,9 @@ async def test_eq_is_answered_by_the_index(directory: Directory) -> None:
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example("\n\u0301")
+@example("\x1f\u0307")
+@example("\\n\u0301")
 @given(
     st.one_of(
         st.text(alphabet='aAÉé\u0301\u0303\n\t\b\\"\x01\x1f/u0'),
@@ -452,4 +455,5 @@ async def test_a_document_folds_as_each_of_its_strings_does(directory: Directory
         "SELECT usher_fold_json($1::jsonb) -> 'x' ->> 0, usher_fold($2)", json.dumps({"X": [text]}), text
     )
     assert folded is not None
-    assert folded[0] == folded[1]
+    # The joiner behind an escape keeps a combining mark from merging with the escape's last letter.
+    assert folded[0].replace("\u034f", "") == folded[1].replace("\u034f", "")

@@ -45,10 +45,15 @@ CREATE FUNCTION usher_fold(value text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN lower(normalize(value, NFC))
 """
-_FOLD_JSON = """
+# A combining mark behind an escape must not merge with its last letter (a line feed and an acute accent would
+# become "\ń", which is no JSON): a grapheme joiner, which nothing merges with, stands behind every escape.
+_FOLD_JSON = r"""
 CREATE FUNCTION usher_fold_json(value jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN lower(normalize(value::text, NFC))::jsonb
+    RETURN lower(normalize(
+        CASE WHEN strpos(value::text, '\') = 0 THEN value::text
+             ELSE regexp_replace(value::text, '(\\u[0-9a-f]{4}|\\.)', '\1' || U&'\034F', 'g') END,
+        NFC))::jsonb
 """
 
 _TABLES = [

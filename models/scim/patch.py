@@ -81,7 +81,7 @@ def apply_operations(doc: dict[str, Any], operations: Iterable[Operation], schem
             raise type(error)(f"Operation {number} ({operation.op}): {error.detail}") from error
     patch.finish()
     names = tuple(dict.fromkeys(name[:_MAX_NAME] for name in patch.ignored))[:_MAX_IGNORED]
-    if not net_diff(doc, patch.doc, schema):
+    if patch.doc == doc or not net_diff(doc, patch.doc, schema):
         return Patched(orjson.loads(orjson.dumps(doc)), False, names)
     return Patched(patch.doc, True, names)
 
@@ -194,7 +194,8 @@ class _Patch:
         """Write to the selected elements, or to one made from the filter when there are none."""
         clears = entra.unassigned(value) or value == ""
         chosen = [number for number, element in enumerate(elements) if not target.matches or target.matches(element)]
-        if not chosen:
+        created = not chosen
+        if created:
             if clears:
                 return
             elements.append(self._described(target, attribute))
@@ -207,6 +208,8 @@ class _Patch:
                 self._write_element(target.path, attribute, elements[number], value)
             else:
                 elements[number] = self._read(target.path, [value])[0]
+        if created and target.matches and not target.matches(elements[-1]):
+            raise InvalidValueError(f"The value of {target.path.canonical} contradicts the filter in the path.")
         if clears:
             written = set(chosen)
             elements[:] = [each for number, each in enumerate(elements) if number not in written or not is_shell(each)]

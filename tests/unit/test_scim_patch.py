@@ -153,6 +153,16 @@ def test_68_a_filter_that_describes_no_value_has_no_target(condition: str) -> No
             patched(BARE, op("add", f"phoneNumbers[{condition}].value", "2"))
 
 
+def test_68_a_value_that_contradicts_its_filter_is_not_made() -> None:
+    for path, value in (
+        ('emails[type eq "work"].type', "home"),
+        ('emails[type eq "work"]', {"type": "home", "value": "a@x"}),
+        (f'{BADGE_URN}:tags[value eq "red"]', "pink"),
+    ):
+        with pytest.raises(InvalidValueError, match="contradicts the filter"):
+            patched(BARE, op("add", path, value))
+
+
 def test_69_several_operations_build_one_element() -> None:
     work = 'addresses[type eq "work"]'
     result = patched(
@@ -276,7 +286,7 @@ def test_83_add_appends_to_a_list_of_the_tenants_own() -> None:
     assert patched(ANA, op("Add", tags, ["blue", "red", "RED"])).doc[BADGE_URN]["tags"] == ["red", "blue", "RED"]
     assert patched(ANA, op("Add", tags, "blue")).doc[BADGE_URN]["tags"] == ["red", "blue"]
     assert patched(ANA, op("Replace", f'{tags}[value eq "red"]', "pink")).doc[BADGE_URN]["tags"] == ["pink"]
-    assert patched(BARE, op("Add", f'{tags}[value eq "red"]', "pink")).doc[BADGE_URN]["tags"] == ["pink"]
+    assert patched(BARE, op("Add", f'{tags}[value eq "red"]', "red")).doc[BADGE_URN]["tags"] == ["red"]
     assert "tags" not in patched(ANA, op("Remove", tags, ["red"])).doc[BADGE_URN]
     assert "tags" not in patched(ANA, op("Remove", f'{tags}[value eq "red"]')).doc[BADGE_URN]
     assert "tags" not in patched(ANA, op("Remove", f'{tags} eq "red"')).doc[BADGE_URN]

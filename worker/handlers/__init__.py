@@ -5,3 +5,5 @@ from __future__ import annotations
 from worker.handlers import create, invitation
 
 HANDLERS = {handler.kind: handler for handler in (create.HANDLER, invitation.HANDLER)}
+
+__all__ = ["HANDLERS", "create", "invitation"]

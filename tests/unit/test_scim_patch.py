@@ -352,6 +352,8 @@ def test_91_roles_in_every_shape() -> None:
 def test_91_the_same_role_without_its_type_is_not_added_again() -> None:
     result = patched(ANA, op("Add", "roles", [{"value": "BUYER", "displayName": "Buyer"}]))
     assert result.doc["roles"] == [ANA["roles"][0] | {"display": "Buyer"}]
+    untyped = changed(ANA, roles=[{"value": "Buyer"}])
+    assert patched(untyped, op("Add", "roles", ANA["roles"])).doc["roles"] == ANA["roles"]
 
 
 @pytest.mark.parametrize(

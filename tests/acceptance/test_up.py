@@ -156,14 +156,18 @@ async def test_a_first_start_a_stop_a_kill_and_the_starts_after_them(data_dir: P
         stop(run)
 
 
+async def kill_and_await(run: Run, name: str) -> None:
+    pid = run.pid_of(name)
+    os.kill(pid, signal.SIGKILL)
+    await wait_until(lambda: run.pid_of(name) != pid, f"another {name}", 30)
+    await wait_until(lambda: f"{name} ended (killed by SIGKILL)" in run.output(), f"a word on the death of {name}")
+
+
 async def test_what_dies_is_started_again(data_dir: Path) -> None:
     async with running(data_dir, "--workers", "2", "--processes", "2") as run, client(run) as session:
         users = f"{run.addresses['scim_url']}/Users"
         for name in ("worker-2", "valkey", "api", "postgres"):
-            pid = run.pid_of(name)
-            os.kill(pid, signal.SIGKILL)
-            await wait_until(lambda name=name, pid=pid: run.pid_of(name) != pid, f"another {name}", 30)  # type: ignore[misc]
-            await wait_until(lambda name=name: f"{name} ended (killed by SIGKILL)" in run.output(), "a word on it")  # type: ignore[misc]
+            await kill_and_await(run, name)
 
         async def answers() -> bool:
             return await status(session, users) == 200
@@ -227,17 +231,21 @@ def refusal_beside(run: Run) -> str:
 
 async def test_a_stop_in_the_middle_of_the_start_leaves_nothing(data_dir: Path) -> None:
     for awaited in ("initdb", "postgres", "migrate", "api"):
-        log = data_dir / "log" / f"{awaited}.log"
-        log.unlink(missing_ok=True)
-        process = launch(data_dir, "--port", "0", "--admin-port", "0")
-        try:
-            await wait_until(lambda log=log: log.exists(), f"{awaited} to be started", START_SECONDS)  # type: ignore[misc]
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 0, (data_dir / "output").read_text()
-        finally:
-            process.kill()
-            process.wait()
-        assert processes_of(data_dir) == []
+        await stop_when_started(data_dir, awaited)
+
+
+async def stop_when_started(folder: Path, awaited: str) -> None:
+    log = folder / "log" / f"{awaited}.log"
+    log.unlink(missing_ok=True)
+    process = launch(folder, "--port", "0", "--admin-port", "0")
+    try:
+        await wait_until(log.exists, f"{awaited} to be started", START_SECONDS)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, (folder / "output").read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert processes_of(folder) == []
 
 
 async def test_a_second_signal_hurries(data_dir: Path) -> None:

@@ -267,16 +267,20 @@ def test_servers_that_a_living_parent_runs_are_left_alone(data_dir: Path) -> Non
         end_all_strays(data_dir)
 
 
+async def kill_and_launch(server: EmbeddedServer) -> None:
+    assert server.child.pid
+    os.kill(server.child.pid, signal.SIGKILL)
+    await wait_until(lambda: server.poll() is not None, f"{server.name} to die")
+    server.launch()
+    server.ready()
+
+
 async def test_a_killed_server_can_be_launched_again_at_its_address(data_dir: Path) -> None:
     postgres, valkey = EmbeddedPostgres(data_dir), EmbeddedValkey(data_dir)
     with running(postgres, valkey):
         url = postgres.url
         for server in (postgres, valkey):
-            assert server.child.pid
-            os.kill(server.child.pid, signal.SIGKILL)
-            await wait_until(lambda server=server: server.poll() is not None, f"{server.name} to die")  # type: ignore[misc]
-            server.launch()
-            server.ready()
+            await kill_and_launch(server)
         assert postgres.url == url
         assert await query(url, "SELECT 1") == 1
     assert processes_of(data_dir) == []

@@ -7,8 +7,9 @@ from uuid import UUID
 
 import typer
 
-from cli.store import Json, print_json, print_table, with_store
-from models import jobs
+from cli.show import Json, print_json, print_table
+from cli.store import with_store
+from models import backlog, jobs
 from models.audit.record import OPERATOR
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def queue(context: typer.Context, as_json: Json = False) -> None:
         return
 
     async def work(connection: Connection, _: Settings) -> list[dict[str, Any]]:
-        return await jobs.stats(connection)
+        return await backlog.stats(connection)
 
     rows = with_store(work)
     for row in rows:
@@ -37,7 +38,7 @@ def queue(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
     else:
-        print_table(_COLUMNS, rows, empty="Nothing waits, nothing runs, nothing is dead.")
+        print_table(_COLUMNS, rows, empty="Nothing waits, nothing runs, nothing is dead.", shorten=("tenant",))
 
 
 @app.command("ls")
@@ -50,17 +51,13 @@ def ls(
     """List jobs that have not ended well yet (or those in one state), oldest first."""
 
     async def work(connection: Connection, _: Settings) -> list[dict[str, Any]]:
-        return await jobs.list_jobs(connection, state=state, kind=kind, limit=limit)
+        return await backlog.list_jobs(connection, state=state, kind=kind, limit=limit)
 
     rows = with_store(work)
     if as_json:
         print_json(rows)
     else:
-        print_table(
-            ("id", "kind", "tenant", "state", "attempts", "staged_at", "run_at", "error_code"),
-            rows,
-            empty="No such jobs.",
-        )
+        print_table(_JOB_COLUMNS, rows, empty="No such jobs.", shorten=("tenant", "error_code"))
 
 
 @app.command("retry")

@@ -3,9 +3,14 @@
 arq only carries ids; whether a job runs, again or never again is decided here, by the database's clock.
 
     staged ──claim──► running ──► done
-       ▲                 │ ├────► dead       out of attempts, or an error that cannot pass
-       └──── retry ◄─────┘ └────► (lease runs out) ──► retry
+                       ▲   │ ├──► dead       out of attempts, or an error that cannot pass
+                       │   │ └──► staged     given back by a worker that stops, the attempt not counted
+                     retry ◄─┘               an attempt failed, or its worker gave no sign of life
     cancelled: by hand, from staged, retry or dead
+
+A job whose worker vanished may be what made it vanish. So a claim carries at most one such job, to be done after
+the others, and from its second time on it comes back after a growing delay: it ends without taking the same
+neighbours down with it each time.
 """
 
 from __future__ import annotations
@@ -14,15 +19,16 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+
 from models.audit.record import Actor, Event, record
 from models.errors import PermanentJobError, UsageError
+from models.ledger_sql import CLAIM, FAIL, OVERDUE, RESCUE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
     from uuid import UUID
-
-    import asyncpg
 
     from models.db import Connection
 
@@ -75,6 +81,17 @@ class Job:
     """The number of this attempt, from 1."""
     correlation_id: UUID
     staged_at: datetime
+    lost: bool = False
+    """Whether its last worker gave no sign of life any more."""
+
+
+class Claim(list[Job]):
+    """Jobs that were taken, and whether it is worth while to look again at once."""
+
+    def __init__(self, jobs: Iterable[Job] = (), *, more: bool = False) -> None:
+        super().__init__(jobs)
+        self.more = more
+        """Whether more may be due: a share was used up, or other workers took some of what this one wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,39 +104,6 @@ class Ending:
     code: str
 
 
-_DUE = "state IN ('staged', 'retry') AND run_at <= now()"
-
-# Walks the tenants that have something due (one index probe each), takes an equal share from each, and so
-# serves a tenant's single create between the thousands of another's initial cycle.
-_CLAIM = f"""
-WITH RECURSIVE tenant_due (tenant_id) AS (
-    (SELECT tenant_id FROM job WHERE queue = $1 AND state IN ('staged', 'retry') ORDER BY tenant_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT tenant_id FROM job
-             WHERE queue = $1 AND state IN ('staged', 'retry') AND tenant_id > tenant_due.tenant_id
-             ORDER BY tenant_id LIMIT 1)
-      FROM tenant_due WHERE tenant_due.tenant_id IS NOT NULL
-),
-candidate AS (
-    SELECT due.id, row_number() OVER (PARTITION BY tenant_due.tenant_id ORDER BY due.run_at, due.id) AS turn
-      FROM tenant_due
-      CROSS JOIN LATERAL (SELECT id, run_at FROM job
-                           WHERE queue = $1 AND tenant_id = tenant_due.tenant_id AND {_DUE}
-                           ORDER BY run_at, id LIMIT $2) AS due
-),
-picked AS (
-    SELECT id FROM job WHERE id = ANY (ARRAY(SELECT id FROM candidate ORDER BY turn, id LIMIT $2)) AND {_DUE}
-       FOR UPDATE SKIP LOCKED
-)
-UPDATE job
-   SET state = 'running', lease_token = $3, lease_until = now() + make_interval(secs => $4),
-       attempts = attempts + 1, started_at = coalesce(started_at, now())
-  FROM picked
- WHERE job.id = picked.id
-RETURNING job.id, tenant_id, kind, resource_id, payload, attempts, correlation_id, staged_at
-"""  # noqa: S608  constants only
-
-
 def read_job(row: asyncpg.Record) -> Job:
     """Make a Job of a row that has its fields."""
     return Job(
@@ -127,22 +111,26 @@ def read_job(row: asyncpg.Record) -> Job:
         tenant_id=row["tenant_id"],
         kind=row["kind"],
         resource_id=row["resource_id"],
-        payload=row["payload"] or {},
+        payload=row["payload"] if isinstance(row["payload"], dict) else {},
         attempts=row["attempts"],
         correlation_id=row["correlation_id"],
         staged_at=row["staged_at"],
+        lost=row.get("lost", False),
     )
 
 
-async def claim(
-    connection: Connection, queue: str, *, lease_token: UUID, lease_seconds: float, limit: int
-) -> list[Job]:
-    """Take at most ``limit`` due jobs of a queue under a lease, in turn by tenant.
+async def claim(connection: Connection, queue: str, *, lease_token: UUID, lease_seconds: float, limit: int) -> Claim:
+    """Take at most ``limit`` due jobs of a queue under a lease, in turn by tenant; at most one of them is `lost`.
 
-    When fewer than ``limit`` come back, nothing more was due (or another worker holds it).
+    Args:
+        connection: where; the claim is committed with its transaction.
+        queue: one of `QUEUES`.
+        lease_token: new for every claim.
+        lease_seconds: how long the claim holds without `extend_lease`.
+        limit: most jobs, 1 or more.
     """
-    rows = await connection.fetch(_CLAIM, queue, limit, lease_token, lease_seconds)
-    return [read_job(row) for row in rows]
+    rows = await connection.fetch(CLAIM, queue, limit, lease_token, lease_seconds)
+    return Claim((read_job(row) for row in rows if row["id"] is not None), more=rows[0]["more"])
 
 
 async def extend_lease(connection: Connection, lease_token: UUID, lease_seconds: float) -> int:
@@ -170,12 +158,7 @@ async def finish(connection: Connection, job_ids: Sequence[UUID], lease_token: U
     return {row["id"] for row in rows}
 
 
-_FAIL = """
-UPDATE job SET state = $3, run_at = now() + make_interval(secs => $4), lease_token = NULL, lease_until = NULL,
-       error_code = $5, error_detail = $6, finished_at = CASE WHEN $3 = 'dead' THEN now() END
- WHERE id = $1 AND lease_token = $2 AND state = 'running'
-RETURNING id
-"""
+_LONGEST_DETAIL = 2000  # characters
 
 
 async def fail(
@@ -198,9 +181,17 @@ async def fail(
     final = isinstance(error, PermanentJobError) or kind is None or job.attempts >= kind.max_attempts
     state = "dead" if final else "retry"
     wait = 0.0 if final or kind is None else kind.delay(job.attempts)
-    text = detail if detail is not None else str(error)
-    row = await connection.fetchrow(_FAIL, job.id, lease_token, state, wait, code, text[:2000].replace("\x00", ""))
+    text = (detail if detail is not None else _describe(error))[:_LONGEST_DETAIL].replace("\x00", "")
+    text = text.encode(errors="replace").decode()  # a lone surrogate of an odd payload can be written nowhere
+    row = await connection.fetchrow(FAIL, job.id, lease_token, state, wait, code, text)
     return Ending(job, state, code) if row else None
+
+
+def _describe(error: BaseException) -> str:
+    """Return what an error says, less the values of rows and parameters that the driver may repeat."""
+    if isinstance(error, asyncpg.DataError | asyncpg.InterfaceError):
+        return str(error.args[0]).partition(":")[0]
+    return str(error.args[0]) if isinstance(error, asyncpg.PostgresError) else str(error)
 
 
 async def release(connection: Connection, lease_token: UUID, job_ids: Sequence[UUID] | None = None) -> int:
@@ -224,76 +215,32 @@ async def release(connection: Connection, lease_token: UUID, job_ids: Sequence[U
     return int(status.split()[1])
 
 
-_RESCUE = """
-WITH lost AS (
-    SELECT id, kind, attempts FROM job WHERE state = 'running' AND lease_until < now()
-     ORDER BY lease_until LIMIT 1000 FOR UPDATE SKIP LOCKED
-),
-known AS (SELECT * FROM unnest($1::text[], $2::int[]) AS k (kind, max_attempts))
-UPDATE job SET state = CASE WHEN lost.attempts >= coalesce(known.max_attempts, 0) THEN 'dead' ELSE 'retry' END,
-       run_at = now(), lease_token = NULL, lease_until = NULL,
-       error_code = 'lease_expired', error_detail = 'The worker that had it gave no sign of life.',
-       finished_at = CASE WHEN lost.attempts >= coalesce(known.max_attempts, 0) THEN now() END
-  FROM lost LEFT JOIN known USING (kind)
- WHERE job.id = lost.id
-RETURNING job.id, tenant_id, job.kind, queue, state, resource_id, correlation_id, payload, job.attempts, staged_at
-"""
-
-
-async def rescue(connection: Connection) -> list[asyncpg.Record]:
+async def rescue(connection: Connection, limit: int = 1000) -> list[asyncpg.Record]:
     """Free the jobs whose lease ran out; the lost attempt counts, so that a job that kills workers ends.
 
     Returns:
-        Rows that `read_job` reads, with `queue` and `state` (`retry` or `dead`) beside.
+        At most ``limit`` rows that `read_job` reads, with `queue`, `state` (`retry` or `dead`) and `due` beside.
     """
-    return await connection.fetch(_RESCUE, list(KINDS), [kind.max_attempts for kind in KINDS.values()])
+    return await connection.fetch(
+        RESCUE,
+        list(KINDS),
+        [kind.max_attempts for kind in KINDS.values()],
+        [kind.first_delay_seconds for kind in KINDS.values()],
+        [kind.longest_delay_seconds for kind in KINDS.values()],
+        limit,
+    )
 
 
 async def due(connection: Connection, queue: str, *, older_than_seconds: float, limit: int) -> list[UUID]:
     """Return ids of jobs that should have been taken by now, oldest first: what the relay rings for."""
-    rows = await connection.fetch(
-        "SELECT id FROM job WHERE queue = $1 AND state IN ('staged', 'retry')"
-        " AND run_at <= now() - make_interval(secs => $2) ORDER BY run_at LIMIT $3",
-        queue,
-        older_than_seconds,
-        limit,
-    )
+    rows = await connection.fetch(OVERDUE, queue, older_than_seconds, limit)
     return [row["id"] for row in rows]
-
-
-async def next_due_seconds(connection: Connection, queue: str) -> float | None:
-    """Return in how many seconds the next job of a queue is due (0 if one is), or None if none waits."""
-    seconds: float | None = await connection.fetchval(
-        "SELECT greatest(0, extract(epoch FROM min(run_at) - now()))::float FROM job"
-        " WHERE queue = $1 AND state IN ('staged', 'retry')",
-        queue,
-    )
-    return seconds
-
-
-_STATS = """
-SELECT kind, tenant.name AS tenant,
-       count(*) FILTER (WHERE state = 'staged') AS waiting,
-       count(*) FILTER (WHERE state = 'running') AS running,
-       count(*) FILTER (WHERE state = 'retry') AS retry,
-       count(*) FILTER (WHERE state = 'dead') AS dead,
-       extract(epoch FROM now() - min(staged_at) FILTER (WHERE state IN ('staged', 'running', 'retry')))::float
-           AS oldest_seconds
-  FROM job JOIN tenant ON tenant.id = job.tenant_id
- WHERE state IN ('staged', 'running', 'retry', 'dead')
- GROUP BY kind, tenant.name ORDER BY kind, tenant.name
-"""
-
-
-async def stats(connection: Connection) -> list[dict[str, Any]]:
-    """Return per kind and tenant: waiting, running, retry, dead, and the age of the oldest in seconds."""
-    return [dict(row) for row in await connection.fetch(_STATS)]
 
 
 async def _locked(connection: Connection, job_id: UUID) -> asyncpg.Record:
     row = await connection.fetchrow(
-        "SELECT id, tenant_id, kind, queue, state, resource_id, correlation_id, payload, staged_at, attempts"
-        " FROM job WHERE id = $1 FOR UPDATE",
+        "SELECT id, tenant_id, kind, queue, state, resource_id, correlation_id,"
+        " payload -> 'doc' ->> 'userName' AS label FROM job WHERE id = $1 FOR UPDATE",
         job_id,
     )
     if row is None:
@@ -347,12 +294,9 @@ async def cancel(connection: Connection, job_id: UUID, *, actor: Actor) -> None:
         )
         events = [_by_hand("ops.job.cancel", row, actor)]
         if row["kind"] == "user.create":
+            # By its owner and not by the payload, which may be what is wrong with the job; a rare, slower walk.
             await connection.execute(
-                "DELETE FROM identifier WHERE tenant_id = $1 AND kind = 'userName' AND value_key = $2"
-                " AND resource_id = $3",
-                row["tenant_id"],
-                row["payload"]["user_name_key"],
-                row["resource_id"],
+                "DELETE FROM identifier WHERE tenant_id = $1 AND resource_id = $2", row["tenant_id"], row["resource_id"]
             )
             events.append(
                 Event(
@@ -362,7 +306,7 @@ async def cancel(connection: Connection, job_id: UUID, *, actor: Actor) -> None:
                     correlation_id=row["correlation_id"],
                     tenant_id=row["tenant_id"],
                     reason="cancelled",
-                    targets=[{"type": "User", "id": str(row["resource_id"])}],
+                    targets=[{"type": "User", "id": str(row["resource_id"]), "label": row["label"]}],
                     job_id=job_id,
                 )
             )
@@ -371,28 +315,3 @@ async def cancel(connection: Connection, job_id: UUID, *, actor: Actor) -> None:
                 "UPDATE invitation SET state = 'failed', error_code = 'cancelled' WHERE id = $1", row["resource_id"]
             )
         await record(connection, events)
-
-
-STATES = ("staged", "running", "retry", "done", "dead", "cancelled")
-_OPEN = ("staged", "running", "retry", "dead")
-
-
-async def list_jobs(connection: Connection, *, state: str | None, kind: str | None, limit: int) -> list[dict[str, Any]]:
-    """Return jobs in one state, or in any that is not an end, oldest first; without their payload.
-
-    Raises:
-        UsageError: an unknown state or kind.
-    """
-    if state is not None and state not in STATES:
-        raise UsageError(f"There is no state {state}; there are {', '.join(STATES)}.")
-    if kind is not None and kind not in KINDS:
-        raise UsageError(f"There is no kind {kind}; there are {', '.join(KINDS)}.")
-    rows = await connection.fetch(
-        "SELECT job.id, kind, tenant.name AS tenant, state, resource_id, attempts, staged_at, run_at, lease_until,"
-        " error_code, error_detail, correlation_id FROM job JOIN tenant ON tenant.id = job.tenant_id"
-        " WHERE state = ANY ($1::text[]) AND ($2::text IS NULL OR kind = $2) ORDER BY staged_at, job.id LIMIT $3",
-        [state] if state else list(_OPEN),
-        kind,
-        limit,
-    )
-    return [dict(row) for row in rows]

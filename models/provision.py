@@ -6,7 +6,7 @@ job, and the create's own job done. A job whose lease was lost takes no part in 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from uuid_utils.compat import uuid7
@@ -29,12 +29,12 @@ _ACTION = ACTIONS["scim.user.create"]
 # `held` are the jobs whose lease is still ours, with the document as it stood before the payload is emptied.
 _APPLY = f"""
 WITH input AS MATERIALIZED (
-    SELECT * FROM unnest($2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], $7::uuid[])
-        AS i (id, diff, changed, event_id, invitation_id, invitation_job_id)
+    SELECT * FROM unnest($2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::uuid[])
+        AS i (id, diff, event_id, invitation_id, invitation_job_id)
 ),
 held AS MATERIALIZED (
     SELECT job.id, job.tenant_id, resource_id, payload, correlation_id, staged_at,
-           diff, changed, event_id, invitation_id, invitation_job_id
+           diff::jsonb, event_id, invitation_id, invitation_job_id
       FROM job JOIN input USING (id) WHERE lease_token = $1 AND state = 'running'
        FOR UPDATE OF job
 ),
@@ -54,9 +54,10 @@ audited AS (
     INSERT INTO audit_event (id, tenant_id, action, phase, outcome, severity, actor_type, targets,
                              correlation_id, job_id, diff, changed)
     SELECT event_id, tenant_id, '{_ACTION.name}', 'applied', 'success', {_ACTION.severity}, 'job',
-           jsonb_build_array(jsonb_build_object(
-               'type', 'User', 'id', resource_id, 'label', payload -> 'doc' -> 'userName')),
-           correlation_id, id, diff::jsonb, changed::text[]
+           jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+               'type', 'User', 'id', resource_id, 'label', payload -> 'doc' -> 'userName',
+               'external_id', payload -> 'external_id'))),
+           correlation_id, id, diff, ARRAY(SELECT item ->> 'path' FROM jsonb_array_elements(diff) AS item)
       FROM held
 ),
 invited AS (
@@ -99,12 +100,22 @@ async def apply_creates(connection: Connection, jobs: Sequence[Job], lease_token
         lease_token,
         [job.id for job in jobs],
         [orjson.dumps(diff).decode() for diff in diffs],
-        ["{" + ",".join('"' + item["path"].replace('"', '\\"') + '"' for item in diff) + "}" for diff in diffs],
         [uuid7() for _ in jobs],
         [uuid7() for _ in jobs],
         [uuid7() for _ in jobs],
     )
     return {row["id"] for row in rows}, [row["invitation_job_id"] for row in rows if row["due"]]
+
+
+def target(job: Job) -> dict[str, Any]:
+    """Return the user of a `user.create` job as an audit event's target, as far as its payload tells."""
+    doc = job.payload.get("doc")
+    named = {
+        "label": doc.get("userName") if isinstance(doc, dict) else None,
+        "external_id": job.payload.get("external_id"),
+    }
+    known = {key: value for key, value in named.items() if isinstance(value, str)}
+    return {"type": "User", "id": str(job.resource_id), **known}
 
 
 async def settle(connection: Connection, tenant_id: UUID, resource_id: UUID) -> list[UUID] | None:

@@ -2,15 +2,18 @@
 
 A ring, the sweeper or the end of a batch makes it look into the ledger; it never trusts Redis to know what
 there is. Jobs of one kind are done together where the handler can; when such a batch fails it is halved
-until the job at fault is alone, and only that one counts as failed.
+until the job at fault is alone, and only that one counts as failed. An outage of the store is nobody's fault:
+its jobs are given back untried.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import asyncpg
 import structlog
 from uuid_utils.compat import uuid7
 
@@ -19,17 +22,28 @@ from models.db import is_unavailable
 from models.errors import PermanentJobError, RetryableJobError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from uuid import UUID
 
-    from models.jobs import Job
+    from models.db import Connection
+    from models.jobs import Claim, Ending, Job
     from worker.context import Context, Handler
 
 _JOB_SECONDS = 90.0
 _PAUSE_SECONDS = 1.0
-# How many jobs share a batch, by how often they were begun: one that takes its worker down with it must
-# not take the same neighbours down again and again.
-_TOGETHER_BY_ATTEMPT = {1: 2000, 2: 10}
+_CONTENTION_SECONDS = 0.05
+# Outages that are the server's for certain. Any other (a connection that broke, memory that ran out) can be a
+# job's doing, so a job is excused from it only so often.
+_SERVERS_OWN = (
+    asyncpg.AdminShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.DiskFullError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TooManyConnectionsError,
+)
+_MOST_EXCUSES = 3
+
+Result = TypeVar("Result")
 
 _log = structlog.get_logger("runner")
 
@@ -60,6 +74,7 @@ class Runner:
         self._waiting: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._leases: dict[UUID, int] = {}
+        self._excused: Counter[UUID] = Counter()
 
     def wake(self) -> None:
         """Have it look into the ledger."""
@@ -95,11 +110,17 @@ class Runner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        async with self._context.pool.acquire() as connection:
-            for lease in list(self._leases):
-                given = await ledger.release(connection, lease)
-                if given:
-                    _log.info("Jobs were given back", action="job.release", queue=self._queue, jobs=given)
+        if not self._leases:
+            return
+        try:
+            async with self._context.pool.acquire() as connection:
+                given = sum([await ledger.release(connection, lease) for lease in list(self._leases)])
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+            _log.warning("Jobs are left to their lease", action="job.left", error=type(error).__name__)
+        else:
+            _log.info("Jobs were given back", action="job.release", queue=self._queue, jobs=given)
 
     def _answer(self, waiting: list[asyncio.Future[None]]) -> None:
         for done in waiting:
@@ -131,10 +152,12 @@ class Runner:
             asyncio.gather(*started, return_exceptions=True).add_done_callback(lambda _: self._answer(waiting))
         else:
             self._answer(waiting)
-        if len(claimed) < limit:
+        if not claimed.more:
             await self._awake.wait()
+        elif not claimed:  # others are taking what is due
+            await asyncio.sleep(_CONTENTION_SECONDS)
 
-    async def _claim(self, lease: UUID, limit: int) -> list[Job]:
+    async def _claim(self, lease: UUID, limit: int) -> Claim:
         settings = self._context.settings
         async with self._context.pool.acquire() as connection:
             return await ledger.claim(
@@ -162,19 +185,20 @@ class Runner:
         self._leases[lease] -= 1
         if not self._leases[lease]:
             del self._leases[lease]
-        if task.exception() is not None:
-            _log.error("A batch was left to its lease", action="job.left", exc_info=task.exception())
+        error = task.exception()
+        if error is not None:
+            _log.error("A batch was left to its lease", action="job.left", **_trace(error))
 
     async def _do(self, handler: Handler | None, jobs: list[Job], lease: UUID) -> None:
         if handler is None:
             for job in jobs:
                 await self._fail(None, job, lease, PermanentJobError("unknown_kind", f"Nobody does {job.kind}."))
             return
-        jobs.sort(key=lambda job: job.attempts)
-        for attempts, group in groupby(jobs, key=lambda job: job.attempts):
-            same, size = list(group), _TOGETHER_BY_ATTEMPT.get(attempts, 1)
-            for first in range(0, len(same), size):
-                await self._try(handler, same[first : first + size], lease)
+        # What may have taken a worker down comes last and alone.
+        for lost in (False, True):
+            same = [job for job in jobs if job.lost is lost]
+            if same:
+                await self._try(handler, same, lease)
 
     async def _try(self, handler: Handler, jobs: Sequence[Job], lease: UUID) -> None:
         scope = asyncio.timeout(_JOB_SECONDS)
@@ -185,7 +209,7 @@ class Runner:
             cause: Exception = error
             if scope.expired():
                 cause = RetryableJobError("timeout", f"It took longer than {_JOB_SECONDS:g} seconds.")
-            elif is_unavailable(error):
+            elif self._excuse(jobs, error):
                 await self._untried(jobs, lease, error)
                 return
             if len(jobs) == 1:
@@ -196,6 +220,7 @@ class Runner:
             await self._try(handler, jobs[middle:], lease)
         else:
             for job in jobs:
+                self._excused.pop(job.id, None)
                 _log.info(
                     "Done",
                     action="job.done",
@@ -206,11 +231,45 @@ class Runner:
                     attempt=job.attempts,
                 )
 
+    def _excuse(self, jobs: Sequence[Job], error: Exception) -> bool:
+        """Tell whether an error is an outage that these jobs are not to blame for."""
+        # A statement that ran out of its time says nothing about the server, but something about the batch.
+        if not is_unavailable(error) or isinstance(error, asyncpg.QueryCanceledError):
+            return False
+        if isinstance(error, _SERVERS_OWN):
+            return True
+        if any(self._excused[job.id] >= _MOST_EXCUSES for job in jobs):
+            return False
+        self._excused.update(job.id for job in jobs)
+        return True
+
+    async def _insist(self, write: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """Write about jobs in hand, through an outage of the store: until it is over nobody else can have them."""
+        while True:
+            try:
+                async with self._context.pool.acquire() as connection, connection.transaction():
+                    return await write(connection)
+            except Exception as error:
+                if not is_unavailable(error):
+                    raise
+            await asyncio.sleep(_PAUSE_SECONDS)
+
     async def _fail(self, handler: Handler | None, job: Job, lease: UUID, error: Exception) -> None:
-        async with self._context.pool.acquire() as connection, connection.transaction():
-            ending = await ledger.fail(connection, job, lease, error)
+        async def end(connection: Connection) -> Ending | None:
+            return await ledger.fail(connection, job, lease, error)
+
+        async def end_and_tell(connection: Connection) -> Ending | None:
+            ending = await end(connection)
             if ending is not None and handler is not None:
                 await handler.failed(connection, ending)
+            return ending
+
+        self._excused.pop(job.id, None)
+        try:
+            ending = await self._insist(end_and_tell)
+        except Exception as another:  # noqa: BLE001  the attempt must end, whatever else cannot be written
+            _log.error("A failure could not be told", action="job.untold", kind=job.kind, **_trace(another))
+            ending = await self._insist(end)
         _log.warning(
             "Failed",
             action="job.failed",
@@ -226,26 +285,30 @@ class Runner:
     async def _untried(self, jobs: Sequence[Job], lease: UUID, error: Exception) -> None:
         """Give jobs back that met an outage of the store, not a fault of their own."""
         _log.warning("The store does not answer", action="job.untried", jobs=len(jobs), error=type(error).__name__)
-        for _ in range(int(self._context.settings.lease_seconds / _PAUSE_SECONDS)):
-            await asyncio.sleep(_PAUSE_SECONDS)
-            try:
-                async with self._context.pool.acquire() as connection:
-                    await ledger.release(connection, lease, [job.id for job in jobs])
-            except Exception as again:
-                if not is_unavailable(again):
-                    raise
-            else:
-                self.wake()
-                return
-        # By now the lease has run out, and the sweeper frees the jobs.
+        await asyncio.sleep(_PAUSE_SECONDS)
+        await self._insist(lambda connection: ledger.release(connection, lease, [job.id for job in jobs]))
+        self.wake()
 
     async def _beat(self) -> None:
         settings = self._context.settings
+        pause = settings.lease_beat_seconds
         while True:
-            await asyncio.sleep(settings.lease_beat_seconds)
+            await asyncio.sleep(pause)
+            pause = settings.lease_beat_seconds
             try:
                 async with self._context.pool.acquire() as connection:
                     for lease in list(self._leases):
                         await ledger.extend_lease(connection, lease, settings.lease_seconds)
-            except Exception as error:  # noqa: BLE001  a beat that is missed is made up by the next
+            except Exception as error:  # noqa: BLE001  whatever it is, the next beat may get through
+                pause = min(pause, _PAUSE_SECONDS)
                 _log.warning("A lease was not extended", action="lease.missed", error=type(error).__name__)
+
+
+def _trace(error: BaseException) -> dict[str, str]:
+    """Return what the log may say of an error: its class and where it was raised, but not its text."""
+    places = []
+    trace = error.__traceback__
+    while trace is not None:
+        places.append(f"{trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return {"error": type(error).__name__, "trace": " > ".join(places)}

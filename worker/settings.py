@@ -7,6 +7,7 @@ does with them is switched off or made harmless (reference/reliability.md §2 an
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _RING_SECONDS = 25
 _KEEP_MS = 7 * 24 * 3600 * 1000
+_FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 5.0
 
 _log = structlog.get_logger("worker")
@@ -86,8 +88,9 @@ def make_worker(settings: Settings, queue: str, answer: Callable[[], Awaitable[N
 
 async def answer_rings(settings: Settings, queue: str, answer: Callable[[], Awaitable[None]]) -> None:
     """Run an arq worker until cancelled; when Redis throws it out, build a new one after a pause."""
-    pause = 0.2
+    pause = _FIRST_PAUSE_SECONDS
     while True:
+        began = time.monotonic()
         worker = make_worker(settings, queue, answer)
         try:
             await worker.async_run()
@@ -95,6 +98,8 @@ async def answer_rings(settings: Settings, queue: str, answer: Callable[[], Awai
             _log.warning("Redis is out of reach", action="worker.redis_lost", queue=queue, error=type(error).__name__)
         finally:
             await _hang_up(worker)
+        if time.monotonic() - began > _LONGEST_PAUSE_SECONDS * 2:
+            pause = _FIRST_PAUSE_SECONDS  # it had worked in between
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 

@@ -16,6 +16,7 @@ from models.audit.record import make_partitions
 from models.db import is_unavailable
 from models.invitations import expire_invitations
 from models.jobs import Ending, read_job
+from models.ledger_sql import LOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,24 +27,34 @@ if TYPE_CHECKING:
 
 _SWEEP_LOCK = 7311201
 _OVERDUE_SECONDS = 1.0
-_MOST_RUNG = 500
+_MOST_RUNG = 100
+_MOST_RESCUED = 1000
+_GRACE_SECONDS = 5.0
 _UPKEEP_SECONDS = 3600.0
 
 _log = structlog.get_logger("sweeper")
 
 
-async def rescue_lost(connection: Connection, handlers: Mapping[str, Handler]) -> dict[str, list[UUID]]:
-    """Free the jobs whose lease ran out, in one transaction; return the ids to ring for, by queue."""
+# After PostgreSQL itself was away, workers that live must have had the time to give a sign of it.
+_MAY_RESCUE = """
+SELECT pg_try_advisory_xact_lock($1) AND now() - pg_postmaster_start_time() > make_interval(secs => $2)
+"""
+
+
+async def rescue_lost(connection: Connection, handlers: Mapping[str, Handler]) -> tuple[dict[str, list[UUID]], bool]:
+    """Free jobs whose lease ran out, in one transaction.
+
+    Returns:
+        The ids to ring for, by queue, and whether there may be more to free.
+    """
     rung: dict[str, list[UUID]] = {}
     async with connection.transaction():
-        if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _SWEEP_LOCK):
-            return rung
-        for row in await ledger.rescue(connection):
-            ending = Ending(read_job(row), row["state"], "lease_expired")
-            handler = handlers.get(row["kind"])
-            if handler is not None:
-                await handler.failed(connection, ending)
-            if row["state"] == "retry":
+        if not await connection.fetchval(_MAY_RESCUE, _SWEEP_LOCK, _GRACE_SECONDS):
+            return rung, False
+        rows = await ledger.rescue(connection, _MOST_RESCUED)
+        for row in rows:
+            await _tell(connection, handlers.get(row["kind"]), Ending(read_job(row), row["state"], LOST))
+            if row["due"] and row["state"] == "retry":
                 rung.setdefault(row["queue"], []).append(row["id"])
             _log.warning(
                 "A job was rescued",
@@ -53,18 +64,34 @@ async def rescue_lost(connection: Connection, handlers: Mapping[str, Handler]) -
                 correlation_id=str(row["correlation_id"]),
                 state=row["state"],
             )
-    return rung
+    return rung, len(rows) == _MOST_RESCUED
+
+
+async def _tell(connection: Connection, handler: Handler | None, ending: Ending) -> None:
+    """Have the handler write what a lost attempt means; if it cannot, the job is freed all the same."""
+    if handler is None:
+        return
+    try:
+        async with connection.transaction():
+            await handler.failed(connection, ending)
+    except Exception as error:
+        if is_unavailable(error):
+            raise
+        _log.error("A failure could not be told", action="job.untold", kind=ending.job.kind, error=type(error).__name__)
 
 
 async def sweep(context: Context, handlers: Mapping[str, Handler], queues: tuple[str, ...]) -> None:
     """Look once: rescue, and ring for what is overdue because a ring was lost or a retry has come due."""
     async with context.pool.acquire() as connection:
-        rung = await rescue_lost(connection, handlers)
+        more = True
+        while more:
+            rung, more = await rescue_lost(connection, handlers)
+            for queue, job_ids in rung.items():
+                context.ring(queue, job_ids)
         for queue in queues:
             overdue = await ledger.due(connection, queue, older_than_seconds=_OVERDUE_SECONDS, limit=_MOST_RUNG)
-            job_ids = rung.get(queue, []) + overdue
-            if job_ids:
-                context.ring(queue, job_ids)
+            if overdue:
+                context.ring(queue, overdue)
 
 
 async def keep_up(context: Context) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from models.audit.record import Actor, Event, record
 from models.jobs import EMAIL
-from models.provision import apply_creates
+from models.provision import apply_creates, target
 from worker.context import Context, Handler
 
 if TYPE_CHECKING:
@@ -16,10 +18,14 @@ if TYPE_CHECKING:
     from models.db import Connection
     from models.jobs import Ending, Job
 
+_log = structlog.get_logger("create")
+
 
 async def _run(context: Context, jobs: Sequence[Job], lease_token: UUID) -> None:
     async with context.pool.acquire() as connection:
-        _, invitations = await apply_creates(connection, jobs, lease_token)
+        applied, invitations = await apply_creates(connection, jobs, lease_token)
+    if len(applied) < len(jobs):
+        _log.warning("Jobs were overtaken by another worker", action="job.overtaken", jobs=len(jobs) - len(applied))
     if invitations:
         context.ring(EMAIL, invitations)
 
@@ -38,7 +44,7 @@ async def _failed(connection: Connection, ending: Ending) -> None:
                 correlation_id=job.correlation_id,
                 tenant_id=job.tenant_id,
                 reason=ending.code,
-                targets=[{"type": "User", "id": str(job.resource_id)}],
+                targets=[target(job)],
                 job_id=job.id,
             )
         ],

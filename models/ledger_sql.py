@@ -1,0 +1,107 @@
+"""The ledger's larger statements (`models.jobs` runs them)."""
+
+from __future__ import annotations
+
+LOST = "lease_expired"
+"""Error code of a job whose worker gave no sign of life any more."""
+
+_DUE = "state IN ('staged', 'retry') AND run_at <= now()"
+
+# The tenants that have something due: two index probes for each that has something waiting.
+_TENANTS = f"""
+WITH RECURSIVE tenant_waiting (tenant_id) AS (
+    (SELECT tenant_id FROM job WHERE queue = $1 AND state IN ('staged', 'retry') ORDER BY tenant_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT tenant_id FROM job
+             WHERE queue = $1 AND state IN ('staged', 'retry') AND tenant_id > tenant_waiting.tenant_id
+             ORDER BY tenant_id LIMIT 1)
+      FROM tenant_waiting WHERE tenant_waiting.tenant_id IS NOT NULL
+),
+tenant_due AS MATERIALIZED (
+    SELECT tenant_id FROM tenant_waiting
+     WHERE tenant_id IS NOT NULL
+       AND EXISTS (SELECT FROM job WHERE queue = $1 AND tenant_id = tenant_waiting.tenant_id AND {_DUE})
+)
+"""  # noqa: S608  constants only
+
+# An equal share for each tenant, so that a single create passes between the thousands of another's initial cycle.
+# Which tenant comes first is drawn: where only one job is wanted at a time, nobody waits for another's last.
+CLAIM = f"""
+{_TENANTS},
+share AS (SELECT greatest(1, ceil($2::float / greatest(count(*), 1)))::int AS size FROM tenant_due),
+candidate AS MATERIALIZED (
+    SELECT due.id, due.lost, row_number() OVER (PARTITION BY tenant_due.tenant_id ORDER BY due.run_at, due.id) AS turn
+      FROM tenant_due
+      CROSS JOIN LATERAL (SELECT id, run_at, error_code IS NOT DISTINCT FROM '{LOST}' AS lost FROM job
+                           WHERE queue = $1 AND tenant_id = tenant_due.tenant_id AND {_DUE}
+                           ORDER BY run_at, id LIMIT (SELECT size FROM share)) AS due
+),
+wanted AS MATERIALIZED (
+    SELECT id
+      FROM (SELECT *, row_number() OVER (PARTITION BY lost ORDER BY turn, random()) AS place FROM candidate) AS drawn
+     WHERE place = 1 OR NOT lost
+     ORDER BY turn, random() LIMIT $2
+),
+picked AS (
+    SELECT id FROM job WHERE id = ANY (ARRAY(SELECT id FROM wanted)) AND {_DUE} FOR UPDATE SKIP LOCKED
+),
+taken AS (
+    UPDATE job
+       SET state = 'running', lease_token = $3, lease_until = now() + make_interval(secs => $4),
+           attempts = attempts + 1, started_at = coalesce(started_at, now())
+      FROM picked
+     WHERE job.id = picked.id
+    RETURNING job.id, tenant_id, kind, resource_id, payload, attempts, correlation_id, staged_at,
+              error_code IS NOT DISTINCT FROM '{LOST}' AS lost
+)
+SELECT taken.*, seen.count > (SELECT count(*) FROM taken) OR seen.share_used AS more
+  FROM (SELECT count(*), coalesce(max(turn) >= (SELECT size FROM share), false) AS share_used FROM candidate) AS seen
+  LEFT JOIN taken ON true
+"""  # noqa: S608  constants only
+
+# Only whoever holds the lease may say how the attempt ended.
+FAIL = """
+UPDATE job SET state = $3, run_at = now() + make_interval(secs => $4), lease_token = NULL, lease_until = NULL,
+       error_code = $5, error_detail = $6, finished_at = CASE WHEN $3 = 'dead' THEN now() END
+ WHERE id = $1 AND lease_token = $2 AND state = 'running'
+RETURNING id
+"""
+
+# A first loss costs no time: most often the worker was at fault, not the job.
+RESCUE = f"""
+WITH expired AS (
+    SELECT id, kind, attempts FROM job WHERE state = 'running' AND lease_until < now()
+     ORDER BY lease_until LIMIT $5 FOR UPDATE SKIP LOCKED
+),
+known AS (
+    SELECT * FROM unnest($1::text[], $2::int[], $3::float[], $4::float[])
+        AS k (kind, max_attempts, first_delay, longest_delay)
+),
+judged AS (
+    SELECT expired.id, expired.attempts >= coalesce(known.max_attempts, 0) AS over,
+           CASE WHEN expired.attempts = 1 THEN 0
+                ELSE least(first_delay * 2.0 ^ least(expired.attempts - 1, 30), longest_delay) * (0.75 + random() / 2)
+           END AS delay
+      FROM expired LEFT JOIN known USING (kind)
+)
+UPDATE job SET state = CASE WHEN over THEN 'dead' ELSE 'retry' END,
+       run_at = CASE WHEN over OR delay = 0 THEN run_at ELSE now() + make_interval(secs => delay) END,
+       lease_token = NULL, lease_until = NULL,
+       error_code = '{LOST}', error_detail = 'The worker that had it gave no sign of life.',
+       finished_at = CASE WHEN over THEN now() END
+  FROM judged
+ WHERE job.id = judged.id
+RETURNING job.id, tenant_id, kind, queue, state, resource_id, correlation_id, payload, attempts, staged_at,
+          true AS lost, run_at <= now() AS due
+"""  # noqa: S608  constants only
+
+OVERDUE = f"""
+{_TENANTS}
+SELECT overdue.id
+  FROM tenant_due
+  CROSS JOIN LATERAL (SELECT id, run_at FROM job
+                       WHERE queue = $1 AND tenant_id = tenant_due.tenant_id AND state IN ('staged', 'retry')
+                         AND run_at <= now() - make_interval(secs => $2)
+                       ORDER BY run_at LIMIT $3) AS overdue
+ ORDER BY overdue.run_at LIMIT $3
+"""  # noqa: S608  constants only

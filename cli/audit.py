@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.store import Json, duration, print_json, print_table, with_store
+from cli.show import Json, duration, print_json, print_table
+from cli.store import with_store
 from models import tenants
 from models.audit.query import list_events
 
@@ -47,4 +48,4 @@ def audit(
         first = event["targets"][0] if event["targets"] else {}
         event["target"] = first.get("label") or first.get("id")
         event["actor"] = " ".join(filter(None, (event["actor_type"], event["actor_label"] or event["actor_id"])))
-    print_table(_COLUMNS, events, empty=f"No such events in the last {since}.")
+    print_table(_COLUMNS, events, empty=f"No such events in the last {since}.", shorten=("reason", "actor", "target"))

@@ -1,34 +1,79 @@
-"""The `usher` command: one file a group, all registered here."""
+"""The `usher` command: its list of commands; each is imported when it is asked for, and only then."""
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command, get_group
 
-from cli import audit, processes, queue, tenant, token
-from cli.simulate.command import simulate
-from cli.up import up
 from models.errors import UsageError, UsherError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Name: where it is (a function, or a Typer with commands of its own), and the sentence that `usher --help` shows,
+# which must be the first of its own help.
+COMMANDS = {
+    "up": ("cli.up:up", "Run all of Usher on this machine, with servers of its own."),
+    "api": ("cli.processes:api", "Serve SCIM, invitations, health and pages."),
+    "worker": ("cli.processes:worker", "Apply accepted creates, send invitations, look after the ledger."),
+    "migrate": ("cli.processes:migrate", "Bring the database to the newest schema; safe to run again."),
+    "tenant": ("cli.tenant:app", "Add, list and change tenants (customers)."),
+    "token": ("cli.token:app", "Issue, list, rotate and revoke bearer tokens."),
+    "queue": ("cli.queue:app", "Show the queues; retry or cancel a job."),
+    "audit": ("cli.audit:audit", "List audit events, newest first; --json has them whole, with every change."),
+    "simulate": (
+        "cli.simulate.command:simulate",
+        "Play Microsoft Entra against a SCIM server and report every answer that Entra would stumble over.",
+    ),
+}
+
+
+def load(name: str) -> typer.core.TyperCommand | TyperGroup:
+    """Import a command."""
+    module, attribute = COMMANDS[name][0].split(":")
+    found: typer.Typer | Callable[..., None] = getattr(import_module(module), attribute)
+    if isinstance(found, typer.Typer):
+        group = get_group(found)
+        group.name = name
+        return group
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    alone.command(name)(found)
+    command = get_command(alone)
+    assert isinstance(command, typer.core.TyperCommand)  # noqa: S101  what a Typer of one function is
+    return command
+
+
+class Later(TyperGroup):
+    """A group that knows its commands by name and sentence, and loads the one that is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Replace what stands in for the command by the command."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return (name, load(name), rest) if name in COMMANDS else (name, command, rest)
+
+
 app = typer.Typer(
+    cls=Later,
     name="usher",
     help="Takes the users that Microsoft Entra pushes over SCIM 2.0 and makes them members of an application.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
 )
-app.command("up")(up)
-app.command("api")(processes.api)
-app.command("worker")(processes.worker)
-app.command("migrate")(processes.migrate)
-app.command("simulate")(simulate)
-app.command("audit")(audit.audit)
-app.add_typer(tenant.app, name="tenant")
-app.add_typer(token.app, name="token")
-app.add_typer(queue.app, name="queue")
+
+
+def _stand_in() -> None: ...
+
+
+for _name, (_, _sentence) in COMMANDS.items():
+    app.command(_name, help=_sentence)(_stand_in)
 
 
 @app.command("version")

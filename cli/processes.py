@@ -9,8 +9,6 @@ import subprocess
 import sys
 from typing import Annotated
 
-import asyncpg
-import sqlalchemy.exc
 import typer
 
 from models.errors import UsageError, UsherError
@@ -25,10 +23,10 @@ def api(
     ] = 0.0,
 ) -> None:
     """Serve SCIM, invitations, health and pages."""
-    from api.main import run  # noqa: PLC0415  the other commands start faster without aiohttp
-
     settings = load_settings()
     if processes == 1:
+        from api.main import run  # noqa: PLC0415  whoever only supervises needs no aiohttp
+
         try:
             run(settings, share_ports=share_ports, drain_seconds=drain_seconds)
         except OSError as error:
@@ -45,15 +43,22 @@ def api(
 
 def _run_together(command: list[str], count: int) -> int:
     """Run ``count`` copies of a command; when one ends or a signal comes, stop all; return the worst status."""
-    children = [subprocess.Popen(command) for _ in range(count)]  # noqa: S603  our own command
+    children: list[subprocess.Popen[bytes]] = []
+    stopping = False
 
     def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
         for child in children:
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    while len(children) < count and not stopping:
+        children.append(subprocess.Popen(command))  # noqa: S603  our own command
+    if stopping:
+        stop()  # also the one that was being started when the signal came
     status = 0
     for _ in children:
         _, ended = os.wait()
@@ -68,23 +73,43 @@ def worker(
     ] = None,
 ) -> None:
     """Apply accepted creates, send invitations, look after the ledger."""
-    from models.jobs import QUEUES  # noqa: PLC0415  as above
-    from worker.main import run  # noqa: PLC0415  as above
+    from models.jobs import QUEUES  # noqa: PLC0415  `usher api` does without
 
     unknown = sorted(set(queue or ()) - set(QUEUES))
     if unknown:
         raise UsageError(f"Unknown queue {', '.join(unknown)}; there are {', '.join(QUEUES)}.")
-    run(load_settings(), queues=tuple(queue) if queue else QUEUES)
+    settings = load_settings()
+
+    from cli.store import explain  # noqa: PLC0415  as above
+    from worker.main import run  # noqa: PLC0415  as above
+
+    try:
+        run(settings, queues=tuple(dict.fromkeys(queue)) if queue else QUEUES)
+    except Exception as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def migrate() -> None:
     """Bring the database to the newest schema; safe to run again."""
+    settings = load_settings()
+
+    import asyncpg  # noqa: PLC0415  the other commands start faster without these
+    import sqlalchemy.exc  # noqa: PLC0415  as above
+
     from models.migrations.run import head, upgrade  # noqa: PLC0415  as above
 
-    settings = load_settings()
     try:
         asyncio.run(upgrade(settings.database_url.get_secret_value()))
-    except (OSError, asyncpg.PostgresError, sqlalchemy.exc.DBAPIError) as error:
+    except (
+        OSError,
+        TimeoutError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        sqlalchemy.exc.SQLAlchemyError,
+    ) as error:
         cause = getattr(error, "orig", None) or error
         raise UsherError(f"The migration failed and nothing was changed: {cause}") from error
     print(f"The database is at migration {head()}.")

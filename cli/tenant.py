@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from uuid_utils.compat import uuid7
 
-from cli.store import Json, duration, print_json, print_table, with_store
+from cli.show import Json, duration, print_json, print_table
+from cli.store import with_store
 from models import tenants
 from models.audit.record import OPERATOR
 from models.errors import UsageError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Add, list and change tenants (customers).")
 
 _COLUMNS = ("name", "display_name", "users", "invitations", "invitation_delay_seconds", "sign_in_url", "created_at")
+_SHORTEN = ("display_name", "sign_in_url")
 
 DisplayName = Annotated[str | None, typer.Option(help="Name that invited people read.")]
 SignInUrl = Annotated[str | None, typer.Option(help="Where people go after accepting an invitation.")]
@@ -55,7 +57,7 @@ def _show(tenant: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(tenant)
     else:
-        print_table([column for column in _COLUMNS if column in tenant], [tenant], empty="")
+        print_table([column for column in _COLUMNS if column in tenant], [tenant], empty="", shorten=_SHORTEN)
 
 
 @app.command("add")
@@ -109,4 +111,4 @@ def list_(as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
     else:
-        print_table(_COLUMNS, rows, empty="No tenants yet. `usher tenant add NAME` adds one.")
+        print_table(_COLUMNS, rows, empty="No tenants yet. `usher tenant add NAME` adds one.", shorten=_SHORTEN)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from uuid_utils.compat import uuid7
 
-from cli.store import Json, duration, print_json, print_table, with_store
+from cli.show import Json, duration, print_json, print_table
+from cli.store import with_store
 from models import tenants, tokens
 from models.audit.record import OPERATOR
 
@@ -80,7 +81,12 @@ def list_(
     if as_json:
         print_json(rows)
     else:
-        print_table(_COLUMNS, rows, empty="No tokens. `usher token issue TENANT` issues one.")
+        print_table(
+            _COLUMNS,
+            rows,
+            empty="No tokens. `usher token issue TENANT` issues one.",
+            shorten=("tenant", "label", "scopes"),
+        )
 
 
 @app.command("rotate")

@@ -132,7 +132,8 @@ class _Elements:
                 continue
             wanted[sub.name] = operand_value(sub, self.path, term.op, term.value)
             complete = complete and not _needs_recheck(sub)
-        if all(isinstance(value, bool) for value in wanted.values()):
+        subs = self.attribute.sub_attributes
+        if all(_is_label(subs[name.lower()], value) for name, value in wanted.items()):
             return {}, False
         return wanted, complete
 
@@ -332,10 +333,20 @@ def _is_list(found: ResolvedPath) -> bool:
 
 
 def _is_indexed(found: ResolvedPath, target: Attribute, value: Any) -> bool:
-    # `active eq true` holds for nearly everyone: reading them all is quicker than asking an index first.
     if target.type == "boolean":
         return value is False and not _is_list(found)
-    return value is not None and target.type != "dateTime"
+    return value is not None and target.type != "dateTime" and not _is_label(target, value)
+
+
+def _is_label(attribute: Attribute, value: Any) -> bool:
+    """Tell whether so many documents hold the value that reading them all is quicker than asking the index.
+
+    ``active eq true`` and ``emails.type eq "work"`` hold for nearly everyone, and what the index finds is folded
+    once more to be sure: 34 µs a row, against 1 to 3 µs for reading it.
+    """
+    return isinstance(value, bool) or (
+        attribute.name == "type" and str(value).lower() in {each.lower() for each in attribute.canonical_values}
+    )
 
 
 def _needs_recheck(attribute: Attribute) -> bool:

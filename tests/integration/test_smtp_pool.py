@@ -164,7 +164,7 @@ async def test_nobody_listens() -> None:
     "lines", [[], ["220 hi"], ["220 hi", HELLO], ["220 hi", HELLO, "250 ok", "250 ok", "354 go on"]]
 )
 async def test_a_silent_server_is_not_waited_for_for_ever(lines: Sequence[str]) -> None:
-    async with reciting(lines) as url:
+    async with reciting(lines) as url, asyncio.timeout(10):
         error = await _error(url, smtp_seconds=0.2)
     assert isinstance(error, RetryableJobError)
     assert error.code == "smtp_timeout"

@@ -98,12 +98,12 @@ class Wire:
             answer = await self._once(kind, method, self._url(path, query), body)
             if answer.status not in _BUSY or attempt == _TRIES:
                 break
-            wait = _retry_after(answer)
+            wait = retry_after(answer)
             if wait is None:
                 self._report.deviates(line, [Finding("Retry-After in seconds beside 429 or 503", str(answer.status))])
                 break
             self._report.retries += 1
-            await asyncio.sleep(min(wait, _LONGEST_WAIT))
+            await asyncio.sleep(wait)
         return line, answer
 
     async def _once(self, kind: str, method: str, url: URL, body: dict[str, Any] | None) -> Answer:
@@ -131,6 +131,7 @@ def encode(filter_: str) -> str:
     return quote_plus(filter_, safe="!*()")
 
 
-def _retry_after(answer: Answer) -> float | None:
+def retry_after(answer: Answer) -> float | None:
+    """Return the seconds to wait that an answer names, at most 30, or None if it names none."""
     value = answer.headers.get("retry-after", "")
-    return float(value) if value.isascii() and value.isdigit() else None
+    return min(float(value), _LONGEST_WAIT) if value.isascii() and value.isdigit() else None

@@ -126,3 +126,10 @@ def test_a_duplicate_in_another_case_differs_in_name_and_has_no_external_id() ->
     other = create.in_other_case()
     assert other["userName"] == create.body["userName"].swapcase()
     assert "externalId" not in other
+
+
+def test_a_value_of_which_nothing_is_assigned_is_left_out() -> None:
+    assert returned({"schemas": [USER], "name": {"givenName": None}, "emails": [{"value": None}], "roles": []}) == {
+        "active": True,
+        "schemas": [USER],
+    }

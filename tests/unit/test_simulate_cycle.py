@@ -109,14 +109,22 @@ def answers_sparsely(request: web.Request, reply: Reply) -> None:
         reply.doc["Resources"] = [{"id": item["id"], "schemas": item["schemas"]} for item in reply.doc["Resources"]]
 
 
-def ignores_case_of_external_id(request: web.Request, reply: Reply) -> None:
-    filter_ = request.query.get("filter", "")
-    if filter_.startswith("externalId") and filter_ != filter_.swapcase() and not reply.doc["Resources"]:
-        reply.doc |= {"totalResults": 1, "itemsPerPage": 1, "Resources": [{"id": "1"}]}
+class IgnoresCaseOfExternalId:
+    """Finds a user also by an externalId in another letter case."""
+
+    def __init__(self) -> None:
+        self.swapped: set[str] = set()
+
+    def __call__(self, request: web.Request, reply: Reply) -> None:
+        path, _, value = request.query.get("filter", "").rpartition(" eq ")
+        if creating(request, reply):
+            self.swapped.add(reply.doc.get("externalId", "").swapcase())
+        elif path == "externalId" and value.strip('"') in self.swapped:
+            reply.doc |= {"totalResults": 1, "itemsPerPage": 1, "Resources": [{"id": "1"}]}
 
 
 def minds_case(request: web.Request, reply: Reply) -> None:
-    value = request.query.get("filter", "").partition(" eq ")[2].strip('"')
+    value = request.query.get("filter", "").rpartition(" eq ")[2].strip('"')
     if matching(request, reply) and value not in json.dumps(reply.doc, ensure_ascii=False):
         reply.doc |= {"totalResults": 0, "itemsPerPage": 0, "Resources": []}
 
@@ -159,7 +167,7 @@ def fails_groups(request: web.Request, reply: Reply) -> None:
         (forgets_inactive, "GET /Users?filter="),
         (finds_two, "GET /Users?filter="),
         (answers_sparsely, "GET /Users?filter="),
-        (ignores_case_of_external_id, "GET /Users?filter=externalId"),
+        (IgnoresCaseOfExternalId(), "GET /Users?filter=externalId"),
         (minds_case, "GET /Users?filter="),
         (reads_404, "GET /Users/"),
         (touches_on_read, "GET /Users/"),

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cli.simulate.judge import Answer
 from cli.simulate.report import Report
-from cli.simulate.wire import Wire, encode
+from cli.simulate.wire import Wire, encode, retry_after
 from models.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,3 +116,25 @@ def test_what_is_no_web_address_is_refused(url: str) -> None:
 def test_a_token_that_no_header_can_carry_is_refused(token: str) -> None:
     with pytest.raises(UsageError, match="--token"):
         Wire("http://127.0.0.1", token, 1, report())
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("0", 0.0), ("7", 7.0), ("3600", 30.0), ("", None), ("soon", None), ("-1", None), ("²", None)],
+)
+def test_the_wait_is_what_the_server_names_within_reason(value: str, seconds: float | None) -> None:
+    assert retry_after(Answer(503, {"retry-after": value})) == seconds
+
+
+async def test_a_busy_server_is_given_the_time_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    tap = Tap(b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n")
+    async with tapped(tap) as url, Wire(url, "t", 1, report()) as wire:
+        monkeypatch.setattr("cli.simulate.wire.asyncio.sleep", sleep)
+        await wire.get("discovery", "/Schemas")
+        monkeypatch.undo()
+    assert waits == [7.0] * 5

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Column, Index, Text, text
 from sqlmodel import Field, SQLModel
 
-from models.tables.columns import json, moment, texts
+from models.tables.columns import folded, json, moment, texts
 
 
 class Identifier(SQLModel, table=True):
@@ -23,7 +23,7 @@ class Identifier(SQLModel, table=True):
 
     tenant_id: UUID = Field(primary_key=True)
     kind: str = Field(sa_column=Column(Text, primary_key=True))
-    """`userName`, later others."""
+    """`userName` of users, `displayName` of groups."""
     value_key: str = Field(sa_column=Column(Text, primary_key=True))
     """The value as it is compared: `models.scim.schema.compare_key`."""
     resource_id: UUID
@@ -42,6 +42,7 @@ class User(SQLModel, table=True):
             postgresql_using="gin",
             postgresql_where=text("cardinality(work_email_keys) > 1"),
         ),
+        folded("users_doc"),
     )
 
     tenant_id: UUID = Field(primary_key=True)

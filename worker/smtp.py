@@ -18,7 +18,7 @@ import ssl
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.errors import MessageError
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from aiosmtplib import (
@@ -293,9 +293,13 @@ class _ClosingError(RetryableJobError):
 
 
 async def _say_goodbye(smtp: SMTP) -> None:
+    transport: Any = smtp.transport
     with suppress(SMTPException, OSError):
         await smtp.quit(timeout=_QUIT_SECONDS)
     smtp.close()
+    if transport is not None:
+        transport.abort()  # all has been said: TLS need not take leave too, for which a closing loop has no time
+        await asyncio.sleep(0)
 
 
 def _refusal_behind(error: BaseException) -> SMTPResponseException | None:

@@ -312,6 +312,7 @@ async def cancel(connection: Connection, job_id: UUID, *, actor: Actor) -> None:
             )
         elif row["kind"] == "invitation.send":
             await connection.execute(
-                "UPDATE invitation SET state = 'failed', error_code = 'cancelled' WHERE id = $1", row["resource_id"]
+                "UPDATE invitation SET state = 'failed', error_code = 'cancelled', token_hash = NULL WHERE id = $1",
+                row["resource_id"],
             )
         await record(connection, events)

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from email_validator import EmailNotValidError, validate_email
 from uuid_utils.compat import uuid7
 
 from models.audit.record import Actor, Event, record
@@ -19,22 +20,49 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")
 _COLUMNS = "id, name, display_name, sign_in_url, branding, invitations, invitation_delay_seconds, created_at"
 CHANGEABLE = ("display_name", "sign_in_url", "branding", "invitations", "invitation_delay_seconds")
+_LONGEST_NAME = 200
 BRANDING = ("accent_color", "logo_url", "sender_name", "support_email")
 
 
+_HOST = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?$|^\[[0-9A-Fa-f:.]+\]$")
+
+
 def _check_url(name: str, value: str) -> None:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(value)
+        host = parts.netloc.rpartition("@")[2].removesuffix(f":{parts.port}")
+    except ValueError:
+        host = ""
+    if not _HOST.match(host) or parts.scheme not in ("http", "https") or not value.isprintable() or " " in value:
         raise UsageError(f"{name} must be an http(s) address, for example https://app.example.com/login.")
 
 
+def _check_name(name: str, value: str) -> None:
+    # It stands in the headers of mails, where a line break or an encoded word would be refused.
+    if not value.strip() or not value.isprintable() or "=?" in value or len(value) > _LONGEST_NAME:
+        raise UsageError(f"{name} must be one line of 1 to {_LONGEST_NAME} ordinary characters.")
+
+
+def _check_address(name: str, value: str) -> None:
+    try:
+        validate_email(value, check_deliverability=False, test_environment=True)
+    except EmailNotValidError as error:
+        raise UsageError(f"{name} must be an e-mail address: {error}") from error
+
+
 def _check(changes: dict[str, Any]) -> None:
+    if "display_name" in changes:
+        _check_name("The display name", changes["display_name"])
     if changes.get("sign_in_url"):
         _check_url("The sign-in URL", changes["sign_in_url"])
     branding = changes.get("branding") or {}
     unknown = sorted(set(branding) - set(BRANDING))
     if unknown:
         raise UsageError(f"Unknown branding value {', '.join(unknown)}; there are {', '.join(BRANDING)}.")
+    if branding.get("sender_name"):
+        _check_name("sender_name", branding["sender_name"])
+    if branding.get("support_email"):
+        _check_address("support_email", branding["support_email"])
     if branding.get("logo_url"):
         _check_url("logo_url", branding["logo_url"])
     if branding.get("accent_color") and not re.fullmatch(r"#[0-9a-fA-F]{6}", branding["accent_color"]):

@@ -22,6 +22,7 @@ class Invitation(SQLModel, table=True):
             name="invitation_state",
         ),
         Index("invitation_user", "tenant_id", "user_id", "generation", unique=True),
+        Index("invitation_expiry", "expires_at", postgresql_where=text("state = 'sent'::text")),
         Index("invitation_token", "token_hash", unique=True, postgresql_where=text("token_hash IS NOT NULL")),
     )
 
@@ -33,7 +34,7 @@ class Invitation(SQLModel, table=True):
     email: str = Field(sa_column=Column(Text, nullable=False))
     state: str = Field(default="pending", sa_column=Column(Text, nullable=False, server_default="pending"))
     token_hash: bytes | None = Field(default=None, sa_column=Column(LargeBinary))
-    """SHA-256 of the token in the link; set before the mail goes out, emptied when it is used."""
+    """SHA-256 of the token in the link; set before the mail goes out, emptied when it is withdrawn."""
     message_id: str | None = Field(default=None, sa_column=Column(Text))
     error_code: str | None = Field(default=None, sa_column=Column(Text))
     error_detail: str | None = Field(default=None, sa_column=Column(Text))

@@ -173,6 +173,7 @@ _TABLES = [
     """,
     "CREATE UNIQUE INDEX invitation_user ON invitation (tenant_id, user_id, generation)",
     "CREATE UNIQUE INDEX invitation_token ON invitation (token_hash) WHERE token_hash IS NOT NULL",
+    "CREATE INDEX invitation_expiry ON invitation (expires_at) WHERE state = 'sent'",
     """
     CREATE TABLE audit_event (
         occurred_at timestamptz NOT NULL DEFAULT now(),

@@ -146,7 +146,9 @@ class Instance:
 
     def announce(self, addresses: Mapping[str, Any]) -> None:
         """Tell the person at the terminal where everything is and what to do next."""
-        usher = "usher" if shutil.which("usher") else _relative(Path(sys.executable).with_name("usher"))
+        installed = Path(sys.executable).with_name("usher")
+        beside = _relative(installed) if installed.exists() else f"{sys.executable} -m cli.main"
+        usher = "usher" if shutil.which("usher") else beside
         self.say(f"Ready after {time.monotonic() - self._began:.1f} s.\n")
         rows = {
             "Tenant URL": addresses["scim_url"],
@@ -164,7 +166,7 @@ class Instance:
 
     def stop(self, hurry: Callable[[], bool]) -> None:
         """Stop the commands, then the servers they need; at once when told to hurry."""
-        self.say("\nStopping; again to hurry.")
+        self.say("\nStopping. A second Ctrl-C hurries.")
         stop_all([command.child for command in self._commands], STOP_SECONDS, hurry)
         stop_all([child for server in self._servers for child in server.children], STOP_SECONDS, hurry)
         end_all_strays(self.home)

@@ -75,8 +75,12 @@ def can_reach(account: Account, path: Path) -> bool:
     return True
 
 
-def reachable_folder(account: Account, wanted: Path, state: Path = STATE_FOLDER) -> Path:
-    """Return ``wanted`` if the account can reach it, else a folder of its own elsewhere, the same for the same path."""
+def reachable_folder(account: Account, wanted: Path, state: Path) -> Path:
+    """Return ``wanted`` if the account can reach it, else a folder of its own in ``state``, the same for the same path.
+
+    Raises:
+        UsageError: it can reach neither.
+    """
     if can_reach(account, wanted):
         return wanted
     key = hashlib.sha256(os.fsencode(wanted.resolve())).hexdigest()[:16]
@@ -90,7 +94,7 @@ def reachable_folder(account: Account, wanted: Path, state: Path = STATE_FOLDER)
     return folder
 
 
-def reachable_copy(account: Account, packages: Path, names: tuple[str, ...], cache: Path = CACHE_FOLDER) -> Path:
+def reachable_copy(account: Account, packages: Path, names: tuple[str, ...], cache: Path) -> Path:
     """Return the folder that holds the named packages where the account can reach them, copied if need be.
 
     Args:

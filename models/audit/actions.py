@@ -1,4 +1,4 @@
-"""Every audited action: `area.object.verb`. A new one is a line here and its call."""
+"""Every audited action: `area.object.verb`, or `area.object.part.verb`. A new one is a line here and its call."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ _ACTIONS = (
     Action("invitation.link.accept", "An invited person accepted."),
     Action("ops.job.cancel", "A job was cancelled by hand.", 3),
     Action("ops.job.retry", "A job was sent round again by hand.", 2),
+    Action("scim.group.member.add", "Users or groups became members of a group."),
+    Action("scim.group.member.remove", "Users or groups ceased to be members of a group."),
     Action("scim.request.deny", "A SCIM request was refused."),
     Action("scim.user.create", "A user was pushed: requested when accepted, applied when in the user store."),
     Action("tenant.settings.change", "A tenant's settings were changed.", 2),

@@ -143,7 +143,7 @@ def test_every_handler_file_is_registered() -> None:
 def _action_literals() -> dict[str, str]:
     """Return every literal that looks like an audited action, with one place where it stands."""
     areas = {name.split(".", 1)[0] for name in ACTIONS}
-    shape = re.compile(rf"({'|'.join(sorted(areas))})\.[a-z_]+\.[a-z_]+")
+    shape = re.compile(rf"({'|'.join(sorted(areas))})(\.[a-z_]+){{2,3}}")
     return {
         text: f"{module.path}:{line}"
         for module in modules()

@@ -111,14 +111,14 @@ class Instance:
         """
         self.say(f"Starting Usher in {self.home}")
         end_all_strays(self.home)
+        chosen = self._choose(port, admin_port)
         postgres, valkey, mail = self._launch_servers()
-        given: dict[str, Any] = {
+        urls = {
             "database_url": postgres.url if postgres else None,
             "redis_url": valkey.url if valkey else None,
             "smtp_url": mail.url if mail else None,
-            "secret_key": None if os.environ.get("USHER_SECRET_KEY") else keep_secret(self.home / "secret_key", 48),
         }
-        settings = self._settle_ports({name: value for name, value in given.items() if value}, port, admin_port)
+        settings = load_settings(**chosen, **{name: url for name, url in urls.items() if url})
         environment = _environment(settings)
         self._await_servers(postgres, valkey)
         self._migrate(environment, postgres)
@@ -176,6 +176,23 @@ class Instance:
         with suppress(OSError):  # a terminal that is gone must not keep anything from being stopped
             self._console.print(text)
 
+    def _choose(self, port: int, admin_port: int) -> dict[str, Any]:
+        """Choose ports, public address and key, having refused every wrong setting before anything is started."""
+        chosen: dict[str, Any] = {"port": port, "admin_port": admin_port}
+        if not os.environ.get("USHER_SECRET_KEY"):
+            chosen["secret_key"] = keep_secret(self.home / "secret_key", 48)
+        later = {"database_url": "postgresql://", "redis_url": "redis://"}  # of servers that are started here
+        wished = load_settings(
+            **chosen, **{name: url for name, url in later.items() if not os.environ.get(f"USHER_{name.upper()}")}
+        )
+        chosen["port"] = _choose_port(self.home, "api", "--port", wished.host, port)
+        chosen["admin_port"] = _choose_port(self.home, "api-internal", "--admin-port", wished.admin_host, admin_port)
+        if chosen["port"] == chosen["admin_port"]:
+            raise UsageError(f"--port and --admin-port are both {port}: two listeners need two ports.")
+        if not os.environ.get("USHER_PUBLIC_URL"):
+            chosen["public_url"] = f"http://{_authority(wished.host, chosen['port'])}"
+        return chosen
+
     def _launch_servers(self) -> tuple[EmbeddedPostgres | None, EmbeddedValkey | None, EmbeddedMail | None]:
         postgres = None if os.environ.get("USHER_DATABASE_URL") else EmbeddedPostgres(self.home)
         valkey = None if os.environ.get("USHER_REDIS_URL") else EmbeddedValkey(self.home)
@@ -193,19 +210,6 @@ class Instance:
             if server:
                 server.ready()
                 self.supervisor.watch(server)
-
-    def _settle_ports(self, given: Mapping[str, Any], port: int, admin_port: int) -> Settings:
-        # First with the ports as wished, which also refuses every other wrong setting; their hosts are known then.
-        wished = load_settings(**given, port=port, admin_port=admin_port)
-        chosen = {
-            "port": _choose_port(self.home, "api", "--port", wished.host, port),
-            "admin_port": _choose_port(self.home, "api-internal", "--admin-port", wished.admin_host, admin_port),
-        }
-        if chosen["port"] == chosen["admin_port"]:
-            raise UsageError(f"--port and --admin-port are both {port}: two listeners need two ports.")
-        if not os.environ.get("USHER_PUBLIC_URL"):
-            given = {**given, "public_url": f"http://{_authority(wished.host, chosen['port'])}"}
-        return load_settings(**given, **chosen)
 
     def _run(self, command: UsherCommand) -> None:
         self._commands.append(command)
@@ -265,7 +269,7 @@ def _lock(home: Path) -> Iterator[None]:
     with (home / "up.lock").open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             raise UsageError(
                 f"Another `usher up` (process {file.read().strip()}) runs in {home}: "

@@ -17,6 +17,7 @@ from typing import ClassVar
 from cli.embedded.folder import LOOPBACK, is_free, keep_port
 from cli.embedded.process import Child
 from cli.embedded.server import EmbeddedServer
+from models.errors import UsageError
 
 
 class EmbeddedMail(EmbeddedServer):
@@ -97,7 +98,10 @@ def main() -> None:
     from cli.embedded.behaviour import Behaviour, Conduct  # noqa: PLC0415 -- as said
     from cli.embedded.catcher import serve  # noqa: PLC0415 -- as said
 
-    conduct = Conduct(Behaviour.parse({"reply": options.reply}))
+    try:
+        conduct = Conduct(Behaviour.parse({"reply": options.reply}))
+    except UsageError as error:
+        parser.error(error.detail)
     asyncio.run(serve(options.folder, options.host, options.port, options.page_port, conduct))
 
 

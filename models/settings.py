@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from email_validator import EmailNotValidError, validate_email
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.address import is_address
 from models.errors import UsageError
 
 
@@ -130,10 +130,8 @@ class Settings(BaseSettings):
     @field_validator("mail_from")
     @classmethod
     def _is_address(cls, value: str) -> str:
-        try:
-            validate_email(value, check_deliverability=False, test_environment=True)
-        except EmailNotValidError:
-            raise ValueError("must be an e-mail address") from None
+        if not is_address(value):
+            raise ValueError("must be an e-mail address")
         return value
 
     @field_validator("redis_url")

@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from email_validator import EmailNotValidError, validate_email
 from uuid_utils.compat import uuid7
 
+from models.address import is_address
 from models.audit.record import Actor, Event, record
 from models.errors import UsageError
 
@@ -43,13 +43,6 @@ def _check_name(name: str, value: str) -> None:
         raise UsageError(f"{name} must be one line of 1 to {_LONGEST_NAME} ordinary characters.")
 
 
-def _check_address(name: str, value: str) -> None:
-    try:
-        validate_email(value, check_deliverability=False, test_environment=True)
-    except EmailNotValidError as error:
-        raise UsageError(f"{name} must be an e-mail address: {error}") from error
-
-
 def _check(changes: dict[str, Any]) -> None:
     if "display_name" in changes:
         _check_name("The display name", changes["display_name"])
@@ -61,8 +54,8 @@ def _check(changes: dict[str, Any]) -> None:
         raise UsageError(f"Unknown branding value {', '.join(unknown)}; there are {', '.join(BRANDING)}.")
     if branding.get("sender_name"):
         _check_name("sender_name", branding["sender_name"])
-    if branding.get("support_email"):
-        _check_address("support_email", branding["support_email"])
+    if branding.get("support_email") and not is_address(branding["support_email"]):
+        raise UsageError("support_email must be an e-mail address.")
     if branding.get("logo_url"):
         _check_url("logo_url", branding["logo_url"])
     if branding.get("accent_color") and not re.fullmatch(r"#[0-9a-fA-F]{6}", branding["accent_color"]):

@@ -55,7 +55,7 @@ def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 def test_every_setting_is_read_from_its_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     others = {key: value for key, value in NEEDED.items() if key != name}
     monkeypatch.setenv(f"USHER_{name.upper()}", "\x07")
-    if name in {"host", "admin_host", "mail_from"}:  # free text
+    if name in {"host", "admin_host"}:  # free text
         assert getattr(load_settings(**others), name) == "\x07"
     else:
         with pytest.raises(UsageError, match=f"USHER_{name.upper()}: "):
@@ -114,6 +114,18 @@ def test_redis_urls(url: str) -> None:
 @pytest.mark.parametrize("url", ["smtp://h", "smtp+starttls://u:p@h:587", "smtps://h"])
 def test_smtp_urls(url: str) -> None:
     assert load_settings(**NEEDED, smtp_url=url).smtp_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize("address", ["invitations@example.com", "usher@mail.internal", "info@bücher.example"])
+def test_sender_addresses(address: str) -> None:
+    assert load_settings(**NEEDED, mail_from=address).mail_from == address
+
+
+@pytest.mark.parametrize(
+    "address", ["", "invitations", "a@b\r\nBcc: c@d.example", "Usher <usher@example.com>", "a b@c.example"]
+)
+def test_what_is_no_sender_address_is_refused(address: str) -> None:
+    assert "USHER_MAIL_FROM: " in refusal(mail_from=address)
 
 
 @pytest.mark.parametrize("name", ["database_url", "redis_url", "smtp_url"])

@@ -51,3 +51,11 @@ def test_the_sender_must_be_an_address() -> None:
         load_settings(
             database_url="postgresql://h/d", redis_url="redis://h", secret_key="k" * 32, mail_from="invitations"
         )
+
+
+@pytest.mark.parametrize("address", ["invitations@usher.localhost", "it@corp.local", "info@příklad.example", "a@b"])
+def test_a_sender_inside_the_house_is_taken(address: str) -> None:
+    settings = load_settings(
+        database_url="postgresql://h/d", redis_url="redis://h", secret_key="k" * 32, mail_from=address
+    )
+    assert settings.mail_from == address

@@ -81,7 +81,12 @@ class Runner:
         self._awake.set()
 
     async def answer(self) -> None:
-        """Answer a ring: wake, and return when what was due has been done (or is in hand elsewhere)."""
+        """Answer a ring: wake, and return when what was due has been done (or is in hand elsewhere).
+
+        A runner that stops answers at once: the ledger remembers the jobs.
+        """
+        if self._stopping:
+            return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(done)
         self.wake()

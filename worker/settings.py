@@ -22,6 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from models.jobs import RUN_JOBS, redis_queue
+from worker.cancel import cancel_all
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -92,24 +93,26 @@ async def answer_rings(settings: Settings, queue: str, answer: Callable[[], Awai
     while True:
         began = time.monotonic()
         worker = make_worker(settings, queue, answer)
+        polling = asyncio.create_task(worker.async_run(), name=f"arq {queue} polling")
         try:
-            await worker.async_run()
+            # Waiting beside it and not for it: a cancellation then ends this task at once, whatever arq does with its.
+            await asyncio.wait([polling])
+            polling.result()
         except Exception as error:  # noqa: BLE001  arq lets every fault of its polling out
             _log.warning("Redis is out of reach", action="worker.redis_lost", queue=queue, error=type(error).__name__)
         finally:
-            await _hang_up(worker)
+            await _hang_up(worker, polling)
         if time.monotonic() - began > _LONGEST_PAUSE_SECONDS * 2:
             pause = _FIRST_PAUSE_SECONDS  # it had worked in between
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
 
-async def _hang_up(worker: Worker) -> None:
+async def _hang_up(worker: Worker, polling: asyncio.Task[None]) -> None:
     """Stop a worker: it takes no more rings, and those it had are only rings."""
     worker.allow_pick_jobs = False
-    tasks = [task for task in (*worker.tasks.values(), worker.main_task) if task is not None]
-    for task in tasks:
-        task.cancel()
+    tasks = [task for task in (polling, worker.main_task, *worker.tasks.values()) if task is not None]
+    await cancel_all(tasks)
     await asyncio.gather(*tasks, return_exceptions=True)
     with suppress(OSError, RedisConnectionError, RedisTimeoutError):  # it may be gone already
         await worker.pool.aclose(close_connection_pool=True)

@@ -212,7 +212,7 @@ async def test_case_29_extension_attribute_as_matching_key(caller: Caller) -> No
 
 
 async def test_case_33_reference_check_of_a_manager(caller: Caller) -> None:
-    manager = str(uuid.uuid4())
+    manager = (await caller.create(document("boss")))["id"]
     user = await caller.create(document(ANA, **{ENTERPRISE_URN: {"manager": {"value": manager}}}))
     for text in (
         f'id eq "{user["id"]}" and {ENTERPRISE_URN}:manager eq "{manager}"',

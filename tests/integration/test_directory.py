@@ -44,11 +44,11 @@ async def caller(settings: Settings) -> AsyncIterator[Caller]:
 
 async def test_nothing_tells_a_waiting_user_from_an_applied_one(settings: Settings, caller: Caller) -> None:
     emails = [{"type": "home", "value": "ana@home.example"}, work_email(ANA), work_email("Second@contoso.example")]
-    enterprise = {"department": "Sales", "employeeNumber": "4711", "manager": {"value": "9c1e"}}
+    boss = (await caller.create(sample("rfc7643-8.2-user-full")))["id"]
+    enterprise = {"department": "Sales", "employeeNumber": "4711", "manager": {"value": boss}}
     user = await caller.create(
         document(ANA, externalId="B3c2", active=False, title="Buyer", emails=emails, **{ENTERPRISE_URN: enterprise})
     )
-    await caller.create(sample("rfc7643-8.2-user-full"))
     await caller.create(document("third", emails=[]))
     queries: list[dict[str, Any]] = [
         {"filter": f'userName eq "{ANA.lower()}"'},
@@ -58,7 +58,7 @@ async def test_nothing_tells_a_waiting_user_from_an_applied_one(settings: Settin
         {"filter": 'emails[type eq "work"].value eq "second@contoso.example"'},
         {"filter": 'emails.value eq "ana@home.example"'},
         {"filter": f'{ENTERPRISE_URN}:employeeNumber eq "4711"'},
-        {"filter": f'id eq "{user["id"]}" and {ENTERPRISE_URN}:manager eq "9c1e"'},
+        {"filter": f'id eq "{user["id"]}" and {ENTERPRISE_URN}:manager eq "{boss}"'},
         {"filter": 'active eq false and title sw "bu"'},
         {"filter": f'meta.created eq "{user["meta"]["created"]}"'},
         {"filter": 'meta.version eq "W/\\"1\\"" and userName co "ana"'},

@@ -48,7 +48,7 @@ def ls(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most jobs to show.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List jobs that have not ended well yet (or those in one state), oldest first."""
+    """List jobs that have not ended well yet, oldest first, or those in one state."""
 
     async def work(connection: Connection, _: Settings) -> list[dict[str, Any]]:
         return await backlog.list_jobs(connection, state=state, kind=kind, limit=limit)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, Computed, Index, SmallInteger, Text, text
+from sqlalchemy import Column, ColumnElement, Computed, Index, SmallInteger, Text, literal_column, text
 from sqlalchemy.types import UserDefinedType
 from sqlmodel import Field, SQLModel
 
@@ -23,6 +23,9 @@ class Xid8(UserDefinedType[int]):
         return "xid8"
 
 
+_FOLDED_TARGETS: ColumnElement[Any] = literal_column("usher_fold_json(targets)")
+
+
 class AuditEvent(SQLModel, table=True):
     """Who did what to whom, written in the transaction of the change (reference/audit-logs.md §3.1)."""
 
@@ -31,6 +34,14 @@ class AuditEvent(SQLModel, table=True):
         Index("audit_event_tenant", "tenant_id", text("occurred_at DESC"), text("id DESC")),
         Index("audit_event_target", "tenant_id", "target_id", text("occurred_at DESC")),
         Index("audit_event_correlation", "correlation_id"),
+        Index("audit_event_action", "action", text("occurred_at DESC"), text("id DESC")),
+        Index(
+            "audit_event_targets",
+            _FOLDED_TARGETS.label("folded"),
+            postgresql_using="gin",
+            postgresql_ops={"folded": "jsonb_path_ops"},
+            postgresql_with={"gin_pending_list_limit": 1024},
+        ),
         {"postgresql_partition_by": "RANGE (occurred_at)"},
     )
 

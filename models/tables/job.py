@@ -12,9 +12,8 @@ from sqlmodel import Field, SQLModel
 from models.tables.columns import json, moment
 
 _DUE = "state = ANY (ARRAY['staged'::text, 'retry'::text])"
-_WAITING_CREATE = (
-    "kind = 'user.create'::text AND state = ANY (ARRAY['staged'::text, 'running'::text, 'retry'::text, 'dead'::text])"
-)
+_OPEN = "state = ANY (ARRAY['staged'::text, 'running'::text, 'retry'::text, 'dead'::text])"
+_WAITING_CREATE = f"kind = 'user.create'::text AND {_OPEN}"
 
 
 class Job(SQLModel, table=True):
@@ -30,7 +29,9 @@ class Job(SQLModel, table=True):
         Index("job_due", "queue", "tenant_id", "run_at", "id", postgresql_where=text(_DUE)),
         Index("job_leased", "lease_until", postgresql_where=text("state = 'running'::text")),
         Index("job_dead", "kind", "tenant_id", postgresql_where=text("state = 'dead'::text")),
+        Index("job_cancelled", "id", postgresql_where=text("state = 'cancelled'::text")),
         Index("job_waiting_id", "tenant_id", "resource_id", postgresql_where=text(_WAITING_CREATE)),
+        Index("job_waiting_other", "staged_at", postgresql_where=text(f"kind <> 'user.create'::text AND {_OPEN}")),
         Index(
             "job_waiting_external_id",
             "tenant_id",

@@ -135,9 +135,14 @@ _TABLES = [
     "CREATE INDEX job_due ON job (queue, tenant_id, run_at, id) WHERE state IN ('staged', 'retry')",
     "CREATE INDEX job_leased ON job (lease_until) WHERE state = 'running'",
     "CREATE INDEX job_dead ON job (kind, tenant_id) WHERE state = 'dead'",
+    "CREATE INDEX job_cancelled ON job (id) WHERE state = 'cancelled'",
     """
     CREATE INDEX job_waiting_id ON job (tenant_id, resource_id)
         WHERE kind = 'user.create' AND state IN ('staged', 'running', 'retry', 'dead')
+    """,
+    """
+    CREATE INDEX job_waiting_other ON job (staged_at)
+        WHERE kind <> 'user.create' AND state IN ('staged', 'running', 'retry', 'dead')
     """,
     """
     CREATE INDEX job_waiting_external_id ON job (tenant_id, (payload ->> 'external_id'))
@@ -203,6 +208,11 @@ _TABLES = [
     "CREATE INDEX audit_event_tenant ON audit_event (tenant_id, occurred_at DESC, id DESC)",
     "CREATE INDEX audit_event_target ON audit_event (tenant_id, target_id, occurred_at DESC)",
     "CREATE INDEX audit_event_correlation ON audit_event (correlation_id)",
+    "CREATE INDEX audit_event_action ON audit_event (action, occurred_at DESC, id DESC)",
+    """
+    CREATE INDEX audit_event_targets ON audit_event USING gin (usher_fold_json(targets) jsonb_path_ops)
+        WITH (gin_pending_list_limit = 1024)
+    """,
     "CREATE TABLE audit_event_default PARTITION OF audit_event DEFAULT",
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from models.tenants import add_tenant
 from tests.support.servers import cloned_database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from uuid import UUID
 
     from models.db import Connection
@@ -163,3 +163,20 @@ async def empty_ledger(database_url: str) -> None:
         await connection.execute("TRUNCATE job, identifier, users, invitation")
     finally:
         await connection.close()
+
+
+class Interrupted:
+    """A pool that cannot be reached for a while."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self.pool = pool
+        self.away = False
+        self.asked = 0
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        if self.away:
+            self.asked += 1
+            raise ConnectionRefusedError
+        async with self.pool.acquire() as connection:
+            yield connection

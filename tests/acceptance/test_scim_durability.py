@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import psutil
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
@@ -18,7 +19,19 @@ from cli.embedded.postgres import EmbeddedPostgres
 from cli.embedded.valkey import EmbeddedValkey
 from models.migrations import run
 from models.settings import Settings, load_settings
-from tests.support.api import SECRET_KEY, Caller, Fleet, document, make_tenant, processes, store, until, work_email
+from tests.support.api import (
+    SECRET_KEY,
+    Caller,
+    Fleet,
+    altered,
+    document,
+    make_tenant,
+    processes,
+    serving,
+    store,
+    until,
+    work_email,
+)
 from tests.support.servers import reachable_folder
 
 if TYPE_CHECKING:
@@ -155,6 +168,26 @@ async def test_a_stop_answers_what_is_under_way(ground: Ground, tmp_path: Path) 
 
 async def _said(fleet: Fleet, action: str) -> bool:
     return f'"action":"{action}"' in fleet.apis[0].said
+
+
+async def test_a_store_that_falls_silent_is_503_in_time_and_soon_forgotten(ground: Ground) -> None:
+    async with serving(altered(ground.settings, request_seconds=0.5)) as api:
+        caller = await api.caller()
+        await asyncio.gather(*(caller.get("/Users") for _ in range(20)))  # connections and the token are at hand
+        leader = psutil.Process(ground.postgres.child.pid)
+        stopped = [leader, *leader.children(recursive=True)]
+        for process in stopped:
+            process.suspend()
+        try:
+            began = time.monotonic()
+            answers = await asyncio.gather(*(caller.post("/Users", document(f"user{number}")) for number in range(30)))
+            assert time.monotonic() - began < 5
+        finally:
+            for process in stopped:
+                process.resume()
+        for answer in answers:
+            answer.error(503)
+        await caller.create(document("after"))
 
 
 class Pusher:

@@ -13,7 +13,7 @@ from models.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cli.simulate.judge import Answer, Finding
+    from cli.simulate.findings import Answer, Finding
     from cli.simulate.people import Person
     from cli.simulate.report import Report
     from cli.simulate.wire import Wire

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cli.simulate.judge import Finding
+    from cli.simulate.findings import Finding
 
 _PRINTED_DEVIATIONS = 50
 

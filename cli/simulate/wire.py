@@ -11,7 +11,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from cli.simulate.judge import Answer, Finding
+from cli.simulate.findings import Answer, Finding
 from models.errors import UsageError
 
 if TYPE_CHECKING:

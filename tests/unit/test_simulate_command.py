@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from cli.simulate.command import simulate
-from cli.simulate.judge import Finding
+from cli.simulate.findings import Finding
 from cli.simulate.report import Report, percentile
 from models.errors import UsageError
 from tests.support.scim_double import TOKEN, Alter, Reply, ScimDouble

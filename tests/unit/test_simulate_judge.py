@@ -8,7 +8,7 @@ import pytest
 
 from cli.simulate import judge
 from cli.simulate.body import CUSTOM, ENTERPRISE, USER
-from cli.simulate.judge import Answer, Finding
+from cli.simulate.findings import CONTENT_TYPE, Answer, Finding
 
 EXPECTED = {
     "schemas": [USER, ENTERPRISE],
@@ -193,7 +193,7 @@ def test_a_read_that_differs_is_reported(spoil: Callable[[Doc], object], expecte
 
 
 def test_a_read_without_its_tag_is_reported() -> None:
-    one(judge.check_read(answer(200, resource(), {"content-type": judge.CONTENT_TYPE}), resource()), "ETag")
+    one(judge.check_read(answer(200, resource(), {"content-type": CONTENT_TYPE}), resource()), "ETag")
 
 
 def test_a_right_conflict_has_no_findings() -> None:

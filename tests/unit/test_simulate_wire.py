@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cli.simulate.judge import Answer
+from cli.simulate.findings import Answer
 from cli.simulate.report import Report
 from cli.simulate.wire import Wire, encode, retry_after
 from models.errors import UsageError

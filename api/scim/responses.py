@@ -31,6 +31,11 @@ def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = Non
     )
 
 
+def nothing(status: int = 204, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return an answer without a body: 204, or 304."""
+    return web.Response(status=status, headers={**_HEADERS, **headers} if headers else _HEADERS)
+
+
 def error_answer(error: HttpError, headers: Mapping[str, str] | None = None) -> web.Response:
     """Return the SCIM Error message of ``error`` (RFC 7644 §3.12) with the headers that its status asks for."""
     extra = dict(headers or {})
@@ -75,13 +80,17 @@ class Resources:
 
     def write(self, stored: Stored, projection: Projection | None = None) -> bytes:
         """Return a resource as JSON; the stored document is not read unless a projection needs it."""
-        text = f"{_head(stored, self._kind, self._base)},{stored.doc[1:]}".encode()
+        rows = f"{stored.rows}," if stored.rows else ""
+        text = f"{_head(stored, self._kind, self._base)},{rows}{stored.doc[1:]}".encode()
         return text if projection is None else orjson.dumps(projection.apply(orjson.loads(text)))
 
     def one(self, stored: Stored, *, status: int = 200, projection: Projection | None = None) -> web.Response:
         """Answer with one resource, its entity tag and its address."""
-        headers = {"ETag": etag(stored.version), "Location": self.location(stored)}
-        return answer(self.write(stored, projection), status, headers)
+        return answer(self.write(stored, projection), status, self.head(stored))
+
+    def head(self, stored: Stored) -> dict[str, str]:
+        """Return the headers that go with one resource."""
+        return {"ETag": etag(stored.version), "Location": self.location(stored)}
 
     def page(
         self, stored: Sequence[Stored], *, total: int, start_index: int, projection: Projection | None = None

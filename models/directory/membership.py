@@ -19,6 +19,7 @@ from models.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
     from uuid import UUID
 
     from models.audit.record import Actor
@@ -63,7 +64,7 @@ _LOCK_MEMBERS = f"WITH {_KNOWN} SELECT id FROM missing"  # noqa: S608  constants
 _CHANGE = f"""
 WITH {_KNOWN},
 target AS MATERIALIZED (
-    SELECT id, version, jsonb_strip_nulls(jsonb_build_object(
+    SELECT id, version, last_modified, jsonb_strip_nulls(jsonb_build_object(
                'type', 'Group', 'id', id, 'label', doc -> 'displayName', 'external_id', external_id)) AS named
       FROM groups WHERE tenant_id = $1 AND id = $3 AND NOT EXISTS (SELECT FROM missing)
        FOR NO KEY UPDATE
@@ -84,7 +85,7 @@ change AS MATERIALIZED (
 changed AS (
     UPDATE groups SET version = version + 1, last_modified = greatest(last_modified, now())
      WHERE tenant_id = $1 AND id = $3 AND $5::boolean AND (SELECT count(*) FROM change) > 0
-    RETURNING version
+    RETURNING version, last_modified
 ),
 audited AS (
     INSERT INTO audit_event (id, tenant_id, action, phase, outcome, reason, severity, actor_type, actor_id,
@@ -109,8 +110,11 @@ audited AS (
      WHERE told.members > 0 OR (kind.action = $13 AND NOT EXISTS (SELECT FROM change))
 )
 SELECT ARRAY(SELECT id FROM missing ORDER BY id) AS missing,
-       (SELECT version FROM target) AS before, (SELECT version FROM changed) AS after,
-       (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM removed) AS removed
+       (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM removed) AS removed,
+       latest.version, latest.last_modified
+  FROM (SELECT) AS always
+  LEFT JOIN (SELECT * FROM changed UNION ALL SELECT version, last_modified FROM target ORDER BY version DESC LIMIT 1)
+         AS latest ON true
 """  # noqa: S608  constants only
 _CHANGE_NAMED = _CHANGE % "member_id = ANY ($4::uuid[])"
 # $4 says nothing here, but has to have a type.
@@ -147,6 +151,8 @@ class Changed:
 
     version: int
     """The group's, afterwards."""
+    last_modified: datetime
+    """As above."""
     added: int
     removed: int
 
@@ -252,9 +258,9 @@ async def change_members(
         [row] = await connection.fetch(statement, *arguments)
     if row["missing"]:
         raise _unknown([str(value) for value in row["missing"]])
-    if row["before"] is None:
+    if row["version"] is None:
         return None
-    return Changed(row["after"] or row["before"], row["added"], row["removed"])
+    return Changed(row["version"], row["last_modified"], row["added"], row["removed"])
 
 
 def _unknown(ids: Iterable[str]) -> InvalidValueError:

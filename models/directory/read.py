@@ -1,21 +1,28 @@
-"""Reading users: those in the store and those accepted but not yet applied, as one directory."""
+"""Reading users: those in the store and those accepted but not yet applied, as one directory.
+
+What a user's `groups` are is read with it, in the same statement, when it is asked for.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from models.scim.filter_sql import compile_filter
+from models.scim.filter_sql import Column, Relation, compile_filter
+from models.scim.filter_value import literal
 from models.scim.schema import USER, compare_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     import asyncpg
     from scim2_models.path import FilterNode
 
     from models.scim.filter import Lookup
+    from models.scim.schema import ResourceSchema
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,8 @@ class Stored:
     version: int
     created_at: datetime
     last_modified: datetime
+    rows: str = ""
+    """The attribute that is rows of another table, as a member of a JSON object: `"groups": […]`; or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +46,25 @@ class Page:
     resources: list[Stored]
 
 
-def _both(users: str, waiting: str) -> str:
-    """Return the query for a lookup that each half of the directory answers from its own index."""
-    return f"""
-SELECT id, doc::text, version, created_at, last_modified FROM users WHERE tenant_id = $1 AND {users}
-UNION ALL
-SELECT resource_id, (payload -> 'doc')::text, 1, staged_at, staged_at FROM job
- WHERE tenant_id = $1 AND kind = 'user.create' AND state IN ('staged', 'running', 'retry', 'dead') AND {waiting}
- ORDER BY id
+# The groups of the user `d` of the tenant $1, as a member of a JSON object; NULL when there are none.
+GROUPS_OF = """(
+    SELECT '"groups":' || json_agg(json_build_object('value', g.id, '$ref', {url} || '/Groups/' || g.id,
+                                                    'display', g.doc -> 'displayName', 'type', 'direct') ORDER BY g.id)
+      FROM membership AS m JOIN groups AS g ON g.tenant_id = m.tenant_id AND g.id = m.group_id
+     WHERE m.tenant_id = $1 AND m.member_id = d.id)"""
+
+
+def _both(users: str, waiting: str) -> tuple[str, str]:
+    """Return the query for a lookup that each half answers from its own index, without groups and with."""
+    query = f"""
+SELECT d.*%s FROM (
+    SELECT id, doc::text, version, created_at, last_modified FROM users WHERE tenant_id = $1 AND {users}
+    UNION ALL
+    SELECT resource_id, (payload -> 'doc')::text, 1, staged_at, staged_at FROM job
+     WHERE tenant_id = $1 AND kind = 'user.create' AND state IN ('staged', 'running', 'retry', 'dead') AND {waiting}
+) AS d ORDER BY d.id
 """  # noqa: S608  constants only
+    return query % "", query % f", {GROUPS_OF.format(url='$3::text')}"
 
 
 _NAMED = "(SELECT resource_id FROM identifier WHERE tenant_id = $1 AND kind = 'userName' AND value_key = $2)"
@@ -60,14 +79,23 @@ _BY_WORK_EMAIL = _both(
 )
 
 
-def _stored(row: asyncpg.Record) -> Stored:
-    return Stored(*row)
+def read_stored(row: asyncpg.Record) -> Stored:
+    """Make a Stored of a row with its fields in their order; the last may be missing or NULL."""
+    rows = row[5] if len(row) > 5 else None
+    return Stored(row[0], row[1], row[2], row[3], row[4], rows or "")
 
 
-async def get_user(pool: asyncpg.Pool, tenant_id: UUID, user_id: UUID) -> Stored | None:
-    """Return one user of a tenant, applied or still waiting, or None."""
-    row = await pool.fetchrow(_BY_ID, tenant_id, user_id)
-    return _stored(row) if row else None
+async def get_user(pool: asyncpg.Pool, tenant_id: UUID, user_id: UUID, *, scim_url: str | None = None) -> Stored | None:
+    """Return one user of a tenant, applied or still waiting, or None.
+
+    Args:
+        pool: where to read.
+        tenant_id: whose user.
+        user_id: which.
+        scim_url: the SCIM base URL, when the user's groups are wanted as well.
+    """
+    rows = await _fetch(pool, _BY_ID, tenant_id, user_id, scim_url)
+    return read_stored(rows[0]) if rows else None
 
 
 def as_uuid(text: str) -> UUID | None:
@@ -79,8 +107,17 @@ def as_uuid(text: str) -> UUID | None:
     return value if str(value) == text else None
 
 
-async def find_users(pool: asyncpg.Pool, tenant_id: UUID, lookup: Lookup) -> list[Stored]:
-    """Return the users that a matching query names; the cost does not grow with the directory."""
+async def find_users(
+    pool: asyncpg.Pool, tenant_id: UUID, lookup: Lookup, *, scim_url: str | None = None
+) -> list[Stored]:
+    """Return the users that a matching query names; the cost does not grow with the directory.
+
+    Args:
+        pool: where to read.
+        tenant_id: whose users.
+        lookup: what they are looked up by.
+        scim_url: the SCIM base URL, when the users' groups are wanted as well.
+    """
     value: object = lookup.value
     if lookup.kind == "id":
         value = as_uuid(lookup.value)
@@ -93,42 +130,112 @@ async def find_users(pool: asyncpg.Pool, tenant_id: UUID, lookup: Lookup) -> lis
         query, value = _BY_WORK_EMAIL, compare_key(lookup.value)
     else:
         query = _BY_EXTERNAL_ID
-    return [_stored(row) for row in await pool.fetch(query, tenant_id, value)]
+    return [read_stored(row) for row in await _fetch(pool, query, tenant_id, value, scim_url)]
 
 
-async def list_users(
-    pool: asyncpg.Pool, tenant_id: UUID, *, tree: FilterNode | None, start_index: int, count: int
+async def _fetch(
+    pool: asyncpg.Pool, query: tuple[str, str], tenant_id: UUID, value: object, scim_url: str | None
+) -> list[asyncpg.Record]:
+    without, with_groups = query
+    if scim_url is None:
+        return await pool.fetch(without, tenant_id, value)
+    return await pool.fetch(with_groups, tenant_id, value, scim_url)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the resources of one type are listed from."""
+
+    schema: ResourceSchema
+    table: str
+    """Has the columns that `compile_filter` asks for."""
+    relations: Callable[[str], Mapping[str, Relation]]
+    """Makes what a filter may ask of other tables, from the SCIM base URL."""
+    rows: str = "NULL"
+    """SQL for `Stored.rows` of the resource `d`, where one statement can have that too; `{url}` is the base URL's."""
+
+
+@lru_cache(maxsize=8)
+def _user_relations(scim_url: str) -> Mapping[str, Relation]:
+    return {
+        "groups": Relation(
+            "membership AS m JOIN groups AS g ON g.tenant_id = m.tenant_id AND g.id = m.group_id"
+            " WHERE m.tenant_id = r.tenant_id AND m.member_id = r.id",
+            {
+                "value": Column("m.group_id", "uuid"),
+                "$ref": Column(f"({literal(scim_url + '/Groups/')} || m.group_id)"),
+                "display": Column("(g.doc ->> 'displayName')"),
+                "type": Column("'direct'::text"),
+            },
+        )
+    }
+
+
+USERS = Source(USER, "directory_user", _user_relations, GROUPS_OF)
+
+
+async def list_resources(
+    pool: asyncpg.Pool,
+    tenant_id: UUID,
+    source: Source,
+    *,
+    tree: FilterNode | None,
+    start_index: int,
+    count: int,
+    scim_url: str,
+    rows: bool = False,
 ) -> Page:
-    """Return a page of a tenant's users, oldest first, and the number of all that match.
+    """Return a page of a tenant's resources of one type, oldest first, and the number of all that match.
 
     Args:
         pool: where to read.
-        tenant_id: whose users.
-        tree: a parsed filter, or None for everybody.
+        tenant_id: whose resources.
+        source: of which type.
+        tree: a parsed filter, or None for all.
         start_index: 1 for the first (RFC 7644 §3.4.2.4).
         count: most resources to return; 0 only counts.
+        scim_url: the SCIM base URL.
+        rows: whether `Stored.rows` is wanted as well.
 
     Raises:
         InvalidFilterError: the filter names what this resource type does not have.
     """
     where, values = "", []
     if tree is not None:
-        fragment = compile_filter(tree, USER, first_param=2)
+        fragment = compile_filter(
+            tree, source.schema, first_param=2, relations=source.relations(scim_url), base_url=scim_url
+        )
         where, values = f" AND ({fragment.sql})", fragment.params
     total: int = await pool.fetchval(
-        f"SELECT count(*) FROM directory_user AS r WHERE r.tenant_id = $1{where}",  # noqa: S608  values are parameters
+        f"SELECT count(*) FROM {source.table} AS r WHERE r.tenant_id = $1{where}",  # noqa: S608  values are parameters
         tenant_id,
         *values,
     )
     if count == 0 or start_index > total:
         return Page(total, [])
     last = len(values) + 1
-    rows = await pool.fetch(
-        "SELECT r.id, r.doc::text, r.version, r.created_at, r.last_modified FROM directory_user AS r"  # noqa: S608  as above
-        f" WHERE r.tenant_id = $1{where} ORDER BY r.id LIMIT ${last + 1} OFFSET ${last + 2}",
-        tenant_id,
-        *values,
-        count,
-        start_index - 1,
+    query = (
+        f"SELECT r.id, r.doc::text, r.version, r.created_at, r.last_modified FROM {source.table} AS r"  # noqa: S608  as above
+        f" WHERE r.tenant_id = $1{where} ORDER BY r.id LIMIT ${last + 1} OFFSET ${last + 2}"
     )
-    return Page(total, [_stored(row) for row in rows])
+    values = [tenant_id, *values, count, start_index - 1]
+    if rows:  # for those on the page, not for those that are skipped before it
+        query = f"SELECT d.*, {source.rows.format(url=f'${last + 3}::text')} FROM ({query}) AS d ORDER BY d.id"  # noqa: S608  as above
+        values.append(scim_url)
+    return Page(total, [read_stored(row) for row in await pool.fetch(query, *values)])
+
+
+async def list_users(
+    pool: asyncpg.Pool,
+    tenant_id: UUID,
+    *,
+    tree: FilterNode | None,
+    start_index: int,
+    count: int,
+    scim_url: str = "",
+    groups: bool = False,
+) -> Page:
+    """Return a page of a tenant's users as `list_resources` does, with their groups if wanted."""
+    return await list_resources(
+        pool, tenant_id, USERS, tree=tree, start_index=start_index, count=count, scim_url=scim_url, rows=groups
+    )

@@ -19,13 +19,14 @@ from scim2_models.path import (
 )
 
 from models.errors import InvalidFilterError
+from models.scim.schema import GROUP_URN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from models.scim.schema import ResourceSchema
 
-LookupKind = Literal["userName", "externalId", "id", "workEmail"]
+LookupKind = Literal["userName", "displayName", "externalId", "id", "workEmail"]
 
 # What nearly every matching query looks like. It is read without the grammar, which costs fifty times as much.
 _HOT = re.compile(r'[ \t\f\r\n]*+([A-Za-z][A-Za-z0-9_-]*+)[ \t]++[Ee][Qq][ \t]++"([^"\\\x00-\x1f]*+)"[ \t\f\r\n]*+')
@@ -90,7 +91,8 @@ def parse_filter(text: str, *, max_length: int = 4096, max_depth: int = 20) -> F
 def lookup(tree: FilterNode, schema: ResourceSchema) -> Lookup | None:
     """Recognise the filters by which clients match, for which the store has an index of its own.
 
-    These are one ``eq`` on ``userName``, ``externalId`` or ``id``, and ``emails[type eq "work"].value eq``.
+    These are one ``eq`` on ``userName``, ``externalId`` or ``id``, and ``emails[type eq "work"].value eq``; of groups
+    on ``displayName``.
 
     Args:
         tree: What ``parse_filter`` returned.
@@ -113,6 +115,8 @@ def _attribute_lookup(node: Comparison, schema: ResourceSchema) -> Lookup | None
     if found is None or found.extension or found.attribute is None or found.sub_attribute:
         return None
     kind = _KINDS.get(found.attribute.name)
+    if kind == "displayName" and schema.urn != GROUP_URN:
+        return None
     return Lookup(kind, node.value) if kind else None
 
 

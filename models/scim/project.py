@@ -56,6 +56,16 @@ class Projection:
                     _put(keep, (*path.keys[:-1], name))
         return cls(keep, drop)
 
+    def includes(self, name: str) -> bool:
+        """Tell whether anything of an attribute of the core schema can be in an answer.
+
+        Args:
+            name: The attribute as the schema spells it.
+        """
+        if self.keep is not None and name not in self.keep:
+            return False
+        return self.drop.get(name, {}) is not None
+
     def apply(self, resource: dict[str, Any]) -> dict[str, Any]:
         """Return the chosen part of a resource; the resource itself when that is all of it.
 

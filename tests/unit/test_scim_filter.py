@@ -144,6 +144,7 @@ def test_matching_queries_are_looked_up(text: str, expected: Lookup) -> None:
         'emails[type eq "work" and primary eq true]',
         'phoneNumbers[type eq "work"].value eq "1"',
         'urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:employeeNumber eq "4711"',
+        'displayName eq "a"',
         'nothing eq "a"',
         'nothing[type eq "work"].value eq "a"',
         'meta.version eq "a"',
@@ -156,5 +157,6 @@ def test_every_other_filter_is_not_looked_up(text: str) -> None:
 
 def test_groups_are_looked_up_by_the_attributes_they_have() -> None:
     assert lookup(parse_filter('externalId eq "x"'), GROUP) == Lookup("externalId", "x")
+    assert lookup(parse_filter('DisplayName eq "Sales"'), GROUP) == Lookup("displayName", "Sales")
     missing: Any = lookup(parse_filter('userName eq "x"'), GROUP)
     assert missing is None

@@ -183,3 +183,26 @@ def is_part(part: Any, whole: Any) -> bool:
     if isinstance(part, list) and part and isinstance(part[0], dict):
         return all(any(is_part(item, candidate) for candidate in whole) for item in part)
     return bool(part == whole)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "excluded", "expected"),
+    [
+        (None, None, True),
+        ("", "displayName", True),
+        (None, "members", False),
+        (None, "displayName, MEMBERS", False),
+        (None, "urn:ietf:params:scim:schemas:core:2.0:Group:members", False),
+        (None, "members.type", True),
+        ("id", None, False),
+        ("displayName,members", None, True),
+        ("members.value", None, True),
+    ],
+)
+def test_whether_an_attribute_is_in_the_answer_is_known_beforehand(
+    attributes: str | None, excluded: str | None, expected: bool
+) -> None:
+    projection = Projection.parse(attributes, excluded, GROUP)
+    assert projection.includes("members") is expected
+    group = {"id": "1", "displayName": "a", "members": [{"value": "2", "type": "User"}]}
+    assert ("members" in projection.apply(group)) is expected

@@ -11,11 +11,12 @@ from aiohttp import web
 from api import health, invitations
 from api.auth import TokenCache
 from api.denials import Denials
-from api.keys import DENIALS, DRAINING, INTAKE, POOL, RING, SETTINGS, TOKENS
+from api.keys import DENIALS, DRAINING, INTAKE, POOL, RING, SETTINGS, TOKENS, WRITER
 from api.ring import Ring
 from api.scim.dispatch import add_routes
 from api.scim.front import Front
 from models.db import open_pool
+from models.directory.write import UserWriter
 from models.intake import Intake
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Faces:
     async def close(self) -> None:
         """Finish what was accepted, then let go of the servers; after the listeners have stopped."""
         await self.public[INTAKE].close()
+        await self.public[WRITER].close()
         await self.public[DENIALS].close()
         await self.public[TOKENS].close()
         await self.public[RING].close()
@@ -49,9 +51,11 @@ async def make_apps(settings: Settings) -> Faces:
     for app in (public, internal):
         app[SETTINGS], app[POOL], app[RING], app[DRAINING] = settings, pool, ring, draining
     public[INTAKE] = Intake(pool, settings, ring.ring)
+    public[WRITER] = UserWriter(pool, settings, ring.ring)
     public[TOKENS] = TokenCache(pool, settings)
     public[DENIALS] = Denials(pool)
     public.router.add_routes(invitations.routes())
-    add_routes(public, Front.make(settings, pool, public[INTAKE], public[TOKENS], public[DENIALS]))
+    front = Front.make(settings, pool, public[INTAKE], public[WRITER], public[TOKENS], public[DENIALS])
+    add_routes(public, front)
     internal.router.add_routes(health.routes())
     return Faces(public, internal, draining)

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from api.auth import TokenCache
     from api.denials import Denials
     from api.ring import Ring
+    from models.directory.write import UserWriter
     from models.intake import Intake
 
 SETTINGS = web.AppKey("settings", Settings)
 POOL = web.AppKey("pool", asyncpg.Pool)
 INTAKE: web.AppKey[Intake] = web.AppKey("intake")
+WRITER: web.AppKey[UserWriter] = web.AppKey("writer")
 TOKENS: web.AppKey[TokenCache] = web.AppKey("tokens")
 DENIALS: web.AppKey[Denials] = web.AppKey("denials")
 RING: web.AppKey[Ring] = web.AppKey("ring")

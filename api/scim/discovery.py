@@ -23,7 +23,7 @@ async def service_provider_config(call: Call) -> web.Response:
     settings = call.front.settings
     return answer(
         discovery.service_provider_config(
-            settings.scim_url, max_results=settings.max_page_size, max_payload=settings.max_body_bytes
+            settings.scim_url, max_results=settings.max_page_size, max_payload=settings.max_body_bytes, patch=True
         )
     )
 

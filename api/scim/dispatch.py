@@ -58,7 +58,11 @@ class Endpoint:
 _ENDPOINTS = {
     endpoint.name.lower(): endpoint
     for endpoint in (
-        Endpoint("Users", {"GET": users.query_users, "POST": users.create_user}, {"GET": users.get_user_by_id}),
+        Endpoint(
+            "Users",
+            {"GET": users.query_users, "POST": users.create_user},
+            {"GET": users.get_user_by_id, "PATCH": users.patch_user},
+        ),
         Endpoint("Groups", {"GET": groups.query_groups, "POST": groups.create_group}, {"GET": groups.get_group}),
         Endpoint("ServiceProviderConfig", {"GET": discovery.service_provider_config}, open=True),
         Endpoint("ResourceTypes", {"GET": discovery.resource_types}, {"GET": discovery.resource_type}, open=True),

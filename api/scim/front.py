@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from api.auth import TokenCache
     from api.denials import Denials
+    from models.directory.write import UserWriter
     from models.intake import Intake
     from models.settings import Settings
 
@@ -24,14 +25,21 @@ class Front:
     settings: Settings
     pool: asyncpg.Pool
     intake: Intake
+    writer: UserWriter
     tokens: TokenCache
     denials: Denials
     users: Resources
 
     @classmethod
     def make(
-        cls, settings: Settings, pool: asyncpg.Pool, intake: Intake, tokens: TokenCache, denials: Denials
+        cls,
+        settings: Settings,
+        pool: asyncpg.Pool,
+        intake: Intake,
+        writer: UserWriter,
+        tokens: TokenCache,
+        denials: Denials,
     ) -> Front:
         """Put the parts together."""
         users = Resources(settings.scim_url, USER.name, USER.endpoint)
-        return cls(settings, pool, intake, tokens, denials, users)
+        return cls(settings, pool, intake, writer, tokens, denials, users)

@@ -1,22 +1,28 @@
-"""/Users: create, read, match and list."""
+"""/Users: create, read, match, list, change and delete."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uuid_utils.compat import uuid7
 
 from api.requests import query_integer, query_text, read_object
+from api.scim.conditions import Precondition
 from models.directory.read import Stored, as_uuid, find_users, get_user, list_users
+from models.directory.write import Change, check_manager
 from models.errors import NotFoundError
 from models.intake import Create
 from models.scim.document import read_user
 from models.scim.filter import lookup, parse_filter
 from models.scim.json import dumps
+from models.scim.patch import Patched, apply_patch
 from models.scim.project import Projection
 from models.scim.schema import USER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
     from aiohttp import web
 
     from api.scim.call import Call
@@ -32,6 +38,7 @@ async def create_user(call: Call) -> web.Response:
     projection = _projection(call.request)
     user = read_user(await read_object(call.request, call.front.settings))
     call.note(user.ignored)
+    await check_manager(call.front.pool, call.principal.tenant_id, user.doc)
     doc = dumps(user.doc).decode()
     create = Create(
         tenant_id=call.principal.tenant_id,
@@ -48,12 +55,18 @@ async def create_user(call: Call) -> web.Response:
     return call.front.users.one(stored, status=201, projection=projection)
 
 
+def _user_id(call: Call) -> UUID:
+    user_id = as_uuid(call.resource_id)
+    if user_id is None:
+        raise NotFoundError("There is no user with this id.")
+    return user_id
+
+
 async def get_user_by_id(call: Call) -> web.Response:
     """GET /Users/{id} (RFC 7644 §3.4.1)."""
     projection = _projection(call.request)
-    user_id = as_uuid(call.resource_id)
-    stored = user_id and await get_user(call.front.pool, call.principal.tenant_id, user_id)
-    if not stored:
+    stored = await get_user(call.front.pool, call.principal.tenant_id, _user_id(call))
+    if stored is None:
         raise NotFoundError("There is no user with this id.")
     return call.front.users.one(stored, projection=projection)
 
@@ -75,3 +88,33 @@ async def query_users(call: Call) -> web.Response:
         page = await list_users(pool, call.principal.tenant_id, tree=tree, start_index=start_index, count=count)
         total, stored = page.total, page.resources
     return call.front.users.page(stored, total=total, start_index=start_index, projection=projection)
+
+
+async def patch_user(call: Call) -> web.Response:
+    """PATCH /Users/{id} (RFC 7644 §3.5.2), in the RFC's dialect and both of Entra's; always 200 with the resource."""
+    body = await read_object(call.request, call.front.settings)
+    return await _change(call, lambda doc: apply_patch(doc, body, USER))
+
+
+async def _change(call: Call, edit: Callable[[dict[str, Any]], Patched]) -> web.Response:
+    projection = _projection(call.request)
+    ignored: tuple[str, ...] = ()
+
+    def noting(doc: dict[str, Any]) -> Patched:
+        nonlocal ignored
+        patched = edit(doc)
+        ignored = patched.ignored
+        return patched
+
+    change = Change(
+        tenant_id=call.principal.tenant_id,
+        user_id=_user_id(call),
+        edit=noting,
+        check=Precondition.of(call.request).check,
+        actor=call.principal.actor,
+        correlation_id=call.correlation_id,
+        context=call.context(),
+    )
+    stored = await call.front.writer.update(change)
+    call.note(ignored)
+    return call.front.users.one(stored, projection=projection)

@@ -16,6 +16,8 @@ from models.scim.schema import ENTERPRISE_URN
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from models.scim.schema import ResolvedPath, ResourceSchema
+
 T = TypeVar("T")
 
 SERVER_OWNED: Final = frozenset({"id", "meta"})
@@ -29,6 +31,14 @@ Microsoft's own examples do so: on create with null, on PATCH with a manager (wi
 
 _BOOLEANS: Final = {"True": True, "true": True, "False": False, "false": False}
 _ROLE_DEPTH: Final = 4
+
+
+def find(schema: ResourceSchema, path: str) -> ResolvedPath | None:
+    """Return what an attribute path names, also one that leaves out the extension (wire §5.3 form 3; case 33)."""
+    if found := schema.find(path):
+        return found
+    urn = any_case(MISPLACED, path.partition(".")[0])
+    return schema.find(f"{urn}:{path}") if urn else None
 
 
 def boolean(value: Any) -> bool | None:

@@ -24,6 +24,7 @@ from scim2_models.path import (
 )
 
 from models.errors import InvalidFilterError
+from models.scim import entra
 from models.scim.filter_value import LEAF, NEVER, Kind, Operand, compare, literal, operand_value
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ class _ResourceCompiler(_Compiler):
         return f"({self._contains(found, wanted)} AND {exact})"
 
     def _find(self, path: AttrPath) -> ResolvedPath:
-        found = self.schema.find(str(path))
+        found = entra.find(self.schema, str(path))
         if found is None:
             raise InvalidFilterError(f"{self.schema.name} has no attribute {path}.")
         for attribute in (found.attribute, found.sub_attribute):

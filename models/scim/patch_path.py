@@ -114,7 +114,7 @@ def resolve(schema: ResourceSchema, text: str | None) -> Target | Unknown:
     """
     if text is None:
         return ROOT
-    if found := _find(schema, text):
+    if found := entra.find(schema, text):
         return Target(found)
     if len(text) > _MAX_LENGTH:
         raise InvalidPathError(f"The path has {len(text)} characters; {_MAX_LENGTH} are allowed.")
@@ -134,25 +134,17 @@ def _resolve(schema: ResourceSchema, text: str) -> Target | Unknown:
     if node is None:
         return ROOT
     if isinstance(node, AttrPath):
-        found = _find(schema, str(node))
+        found = entra.find(schema, str(node))
         return Target(found) if found else Unknown(str(node))
     selection = node if isinstance(node, ValuePath) else _as_selection(node)
     name = f"{selection.attr_path}.{selection.sub_attr}" if selection.sub_attr else str(selection.attr_path)
-    found = _find(schema, name)
+    found = entra.find(schema, name)
     if found is None or found.attribute is None:
         return Unknown(name)
     if not found.attribute.multi_valued:
         raise InvalidPathError(f"{selection.attr_path} is not a list to select values from.")
     matcher = compile_matcher(selection.val_filter, found.attribute, str(selection.attr_path))
     return Target(found, selection.val_filter, matcher, 1 + len(text) // 64)
-
-
-def _find(schema: ResourceSchema, name: str) -> ResolvedPath | None:
-    if found := schema.find(name):
-        return found
-    # Microsoft's own examples leave the extension out: entra-wire.md §5.3, form 3.
-    urn = entra.any_case(entra.MISPLACED, name.partition(".")[0])
-    return schema.find(f"{urn}:{name}") if urn else None
 
 
 def _as_selection(node: Comparison | Present) -> ValuePath:

@@ -1,0 +1,96 @@
+"""The statements by which users are changed (`models.directory.write` runs them)."""
+
+from __future__ import annotations
+
+from models.jobs import KINDS
+
+_INVITE = KINDS["invitation.send"]
+_WAITING = "kind = 'user.create' AND state IN ('staged', 'running', 'retry', 'dead')"
+
+# Users by tenant and id, each from whichever half of the directory has it. The LIMITs make the planner probe the
+# indexes for each, however many there are.
+READ = f"""
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS w (tenant_id, user_id, place)
+)
+SELECT found.*, false AS waiting, place FROM wanted CROSS JOIN LATERAL (
+    SELECT id, doc::text, version, created_at, last_modified FROM users
+     WHERE users.tenant_id = wanted.tenant_id AND id = user_id LIMIT 1) AS found
+UNION ALL
+SELECT found.*, true, place FROM wanted CROSS JOIN LATERAL (
+    SELECT resource_id, (payload -> 'doc')::text, 1, staged_at, staged_at FROM job
+     WHERE job.tenant_id = wanted.tenant_id AND resource_id = user_id AND {_WAITING} LIMIT 1) AS found
+"""  # noqa: S608  constants only
+
+LOCK = """
+SELECT id, doc::text, version, created_at, last_modified FROM users WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE
+"""
+
+KNOWN = f"""
+SELECT EXISTS (SELECT FROM users WHERE tenant_id = $1 AND id = $2)
+    OR EXISTS (SELECT FROM job WHERE tenant_id = $1 AND resource_id = $2 AND {_WAITING})
+"""  # noqa: S608  constants only
+
+RESERVE = """
+INSERT INTO identifier (tenant_id, kind, value_key, resource_id) VALUES ($1, 'userName', $2, $3)
+ON CONFLICT DO NOTHING RETURNING resource_id
+"""
+RELEASE = """
+DELETE FROM identifier WHERE tenant_id = $1 AND kind = 'userName' AND value_key = $2 AND resource_id = $3
+"""
+
+# Rows are locked in the order of their key, so that two statements wait for each other and never deadlock; one whose
+# version has moved while waiting falls out. A change that comes to nothing is recorded and touches no user.
+WRITE = f"""
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::boolean[], $5::text[], $6::text[], $7::text[],
+                         $8::boolean[], $9::text[], $10::uuid[], $11::uuid[], $12::uuid[], $13::text[],
+                         $14::smallint[], $15::text[], $16::text[], $17::text[], $18::text[], $19::uuid[],
+                         $20::text[], $21::text[])
+        AS i (tenant_id, id, version, changes, doc, external_id, work_email_keys,
+              active, invite, invitation_id, invitation_job_id, event_id, action,
+              severity, actor_type, actor_id, actor_label, targets, correlation_id,
+              context, diff)
+),
+held AS MATERIALIZED (
+    SELECT users.tenant_id, users.id FROM input JOIN users USING (tenant_id, id, version)
+     WHERE changes ORDER BY users.tenant_id, users.id FOR NO KEY UPDATE OF users
+),
+written AS (
+    UPDATE users
+       SET external_id = input.external_id,
+           work_email_keys = ARRAY(SELECT jsonb_array_elements_text(input.work_email_keys::jsonb)),
+           active = input.active, doc = input.doc::jsonb, version = users.version + 1,
+           last_modified = greatest(users.last_modified, clock_timestamp())
+      FROM held JOIN input USING (tenant_id, id)
+     WHERE users.tenant_id = held.tenant_id AND users.id = held.id
+    RETURNING users.tenant_id, users.id, users.last_modified
+),
+audited AS (
+    INSERT INTO audit_event (id, tenant_id, action, phase, outcome, reason, severity, actor_type, actor_id,
+                             actor_label, targets, correlation_id, context, diff, changed)
+    SELECT event_id, tenant_id, action, 'applied', 'success', CASE WHEN changes THEN NULL ELSE 'no_change' END,
+           severity, actor_type, actor_id, actor_label, targets::jsonb, correlation_id, context::jsonb, diff::jsonb,
+           ARRAY(SELECT item ->> 'path' FROM jsonb_array_elements(diff::jsonb) AS item)
+      FROM input LEFT JOIN written USING (tenant_id, id)
+     WHERE NOT changes OR last_modified IS NOT NULL
+),
+invited AS (
+    INSERT INTO invitation (id, tenant_id, user_id, email)
+    SELECT invitation_id, tenant_id, input.id, invite
+      FROM input JOIN written USING (tenant_id, id) JOIN tenant ON tenant.id = tenant_id
+     WHERE invite IS NOT NULL AND tenant.invitations
+       AND NOT EXISTS (SELECT FROM invitation AS known
+                        WHERE known.tenant_id = input.tenant_id AND known.user_id = input.id)
+    RETURNING id, user_id
+),
+staged AS (
+    INSERT INTO job (id, tenant_id, kind, queue, resource_id, payload, correlation_id, run_at)
+    SELECT invitation_job_id, tenant_id, '{_INVITE.name}', '{_INVITE.queue}', invitation_id, '{{}}', correlation_id,
+           now() + make_interval(secs => tenant.invitation_delay_seconds)
+      FROM input JOIN invited ON invited.id = invitation_id JOIN tenant ON tenant.id = tenant_id
+    RETURNING id, resource_id, run_at
+)
+SELECT written.*, staged.id AS job_id, staged.run_at <= now() AS due
+  FROM written LEFT JOIN invited ON invited.user_id = written.id LEFT JOIN staged ON staged.resource_id = invited.id
+"""  # noqa: S608  constants only

@@ -75,6 +75,7 @@ class Runner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._leases: dict[UUID, int] = {}
         self._excused: Counter[UUID] = Counter()
+        self._doubtful: set[UUID] = set()
 
     def wake(self) -> None:
         """Have it look into the ledger."""
@@ -148,6 +149,7 @@ class Runner:
             self._answer(waiting)
             if not is_unavailable(error):
                 raise
+            self._doubtful.add(lease)
             _log.warning("The ledger does not answer", action="ledger.unavailable", error=type(error).__name__)
             await asyncio.sleep(_PAUSE_SECONDS)
             self._awake.set()
@@ -165,6 +167,9 @@ class Runner:
     async def _claim(self, lease: UUID, limit: int) -> Claim:
         settings = self._context.settings
         async with self._context.pool.acquire() as connection:
+            for doubtful in list(self._doubtful):  # claims whose answer was lost may have been made
+                await ledger.release(connection, doubtful)
+                self._doubtful.discard(doubtful)
             return await ledger.claim(
                 connection, self._queue, lease_token=lease, lease_seconds=settings.lease_seconds, limit=limit
             )

@@ -403,6 +403,27 @@ async def test_a_ledger_that_does_not_answer_is_asked_again(context: Context, po
         await until(pool, {"done": 1})
 
 
+async def test_a_claim_whose_answer_was_lost_is_given_back(
+    context: Context, pool: asyncpg.Pool, tenant: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await staged(pool, tenant, 3)
+    claim = ledger.claim
+    lost = False
+
+    async def lose_the_first_answer(*values: Any, **options: Any) -> ledger.Claim:
+        nonlocal lost
+        claimed = await claim(*values, **options)
+        if lost:
+            return claimed
+        lost = True
+        raise ConnectionResetError
+
+    monkeypatch.setattr(ledger, "claim", lose_the_first_answer)
+    async with serving(context, create.HANDLER):
+        await until(pool, {"done": 3})
+    assert await pool.fetchval("SELECT max(attempts) FROM job") == 1
+
+
 # Leases
 
 

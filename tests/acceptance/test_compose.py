@@ -104,6 +104,14 @@ def test_only_the_public_listener_can_be_published_beyond_this_machine() -> None
     assert opened == ["192.0.2.1:80:8080", "127.0.0.1:8081:8081"]
 
 
+def test_data_outlives_its_container() -> None:
+    found = services(FILLED_IN)
+    # From 18 on the image keeps its data in a folder of its version below this one.
+    assert found["postgres"]["image"] == "postgres:18"
+    assert "postgres:/var/lib/postgresql" in found["postgres"]["volumes"]
+    assert "redis:/data" in found["redis"]["volumes"]
+
+
 def test_the_dockerfile_copies_what_is_there_and_only_what_runs() -> None:
     sources = copied()
     assert [source for source in sources if not (ROOT / source).exists()] == []

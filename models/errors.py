@@ -9,6 +9,9 @@ UsherError
 │   ├── NoTargetError           400 noTarget       the PATCH path yields nothing to act on
 │   ├── MutabilityError         400 mutability     the attribute may not be changed so
 │   ├── TooManyError            400 tooMany        the answer would be too large
+│   ├── InvalidCursorError      400 invalidCursor  the cursor was not made here, or not for this query
+│   ├── ExpiredCursorError      400 expiredCursor  the cursor is too old
+│   ├── InvalidCountError       400 invalidCount   the count is malformed or not that of the first page
 │   ├── UnauthenticatedError    401                no token, or one that is not good (any more)
 │   ├── ForbiddenError          403                the token is good but not for this
 │   ├── NotFoundError           404                no such resource or route
@@ -102,6 +105,24 @@ class TooManyError(ClientError):
     """The filter yields more results than the server is willing to return."""
 
     scim_type = "tooMany"
+
+
+class InvalidCursorError(ClientError):
+    """The cursor is not one of this query; begin again without one."""
+
+    scim_type = "invalidCursor"
+
+
+class ExpiredCursorError(ClientError):
+    """The cursor has expired; begin again without one."""
+
+    scim_type = "expiredCursor"
+
+
+class InvalidCountError(ClientError):
+    """The count is not one that this page can have."""
+
+    scim_type = "invalidCount"
 
 
 class UnauthenticatedError(ClientError):

@@ -145,13 +145,14 @@ class _Elements:
         return None if sub is None or sub.multi_valued or sub.type == "dateTime" else sub
 
 
-_COLUMNS: Mapping[str, tuple[str, Kind]] = {
+COLUMNS: Mapping[str, tuple[str, Kind]] = {
     "id": ("r.id", "uuid"),
     "externalId": ("r.external_id", "text"),
     "meta.created": ("r.created_at", "timestamptz"),
     "meta.lastModified": ("r.last_modified", "timestamptz"),
     "meta.version": ("""('W/"' || r.version || '"')""", "text"),
 }
+"""Attributes that the row `r` holds in a column of its own: SQL, and what it yields."""
 
 
 class _Compiler(FilterVisitor[str]):
@@ -274,7 +275,7 @@ class _ResourceCompiler(_Compiler):
 
     def _column(self, found: ResolvedPath, target: Attribute) -> Operand | None:
         """Return the operand of an attribute that the row holds in a column of its own."""
-        sql, kind = _COLUMNS.get(found.canonical, ("", "text"))
+        sql, kind = COLUMNS.get(found.canonical, ("", "text"))
         if found.canonical == "meta.resourceType":
             sql = f"{literal(self.schema.name)}::text"
         elif found.canonical == "meta.location":

@@ -113,7 +113,7 @@ def compare(operand: Operand, op: CompareOperator, value: Any, param: Callable[[
             number = f"CASE jsonb_typeof({operand.sql}) WHEN 'number' THEN {operand.text}::numeric END"
             return f"({number}) {_SIGNS[op]} {param('text', str(value))}::numeric"
         case "dateTime":
-            moment = operand.sql if operand.kind == "timestamptz" else f"({_moment(operand.text)})"
+            moment = operand.sql if operand.kind == "timestamptz" else f"({moment_sql(operand.text)})"
             return f"{moment} {_SIGNS[op]} {param('timestamptz', value)}"
     if op is CompareOperator.eq and operand.kind == "uuid":
         return f"{operand.sql} = {param('uuid', uuid.UUID(value))}" if _is_uuid(value) else NEVER
@@ -142,7 +142,8 @@ def _compare_text(operand: Operand, op: CompareOperator, value: str, param: Call
             return f'{left} COLLATE "C" {_SIGNS[op]} {right} COLLATE "C"'
 
 
-def _moment(text: str) -> str:
+def moment_sql(text: str) -> str:
+    """Return SQL for the moment that the text is an xsd:dateTime of, NULL where it is none; UTC unless it says."""
     # A cast that fails would fail the whole query, so it only sees what it can read: the day is added afterwards.
     first = f"left({text}, 8) || '01' || substr({text}, 11)"
     zone = f"CASE WHEN {text} ~ '(Z|[+-][0-9]{{2}}:[0-9]{{2}})$' THEN '' ELSE 'Z' END"

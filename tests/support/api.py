@@ -41,10 +41,11 @@ if TYPE_CHECKING:
 SCIM_TYPE = "application/scim+json"
 ERROR_URN = "urn:ietf:params:scim:api:messages:2.0:Error"
 LIST_URN = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
-# RFC 7644 §3.12, Table 9, and what `uniqueness` adds to 409.
+# RFC 7644 §3.12, Table 9, and what `uniqueness` adds to 409; RFC 9865 §2.1 for cursors.
 SCIM_TYPES = {
     *("invalidFilter", "tooMany", "uniqueness", "mutability", "invalidSyntax", "invalidPath", "noTarget"),
     *("invalidValue", "invalidVers", "sensitive"),
+    *("invalidCursor", "expiredCursor", "invalidCount"),
 }
 SECRET_KEY = "a-secret-key-for-tests-of-enough-length"
 _ANSWER_SECONDS = 30.0

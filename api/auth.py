@@ -13,6 +13,7 @@ import structlog
 
 from models.audit.record import Actor
 from models.db import is_unavailable
+from models.directory.schemas import compile_schemas
 from models.errors import ForbiddenError, UnauthenticatedError, UnavailableError
 from models.tokens import TokenRecord, find_token, refusal, split_token, touch_tokens
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import asyncpg
     from aiohttp import web
 
+    from models.directory.schemas import TenantSchemas
     from models.settings import Settings
 
 _Known = tuple[float, TokenRecord | None]
@@ -39,6 +41,8 @@ class Principal:
 
     tenant_id: UUID
     actor: Actor
+    schemas: TenantSchemas
+    """What users and groups of the tenant may hold; as old as what is known of the token, seconds."""
 
 
 class RefusedError(UnauthenticatedError):
@@ -126,7 +130,7 @@ class TokenCache:
                 tenant_id=token.tenant_id if known and token else None,
                 hint=hashlib.sha256(text.encode()).hexdigest()[:12],
             )
-        principal = Principal(token.tenant_id, Actor("token", token.id, token.label))
+        principal = Principal(token.tenant_id, Actor("token", token.id, token.label), compile_schemas(token.schemas))
         ends_at = min(token.expires_at, token.revoked_at or token.expires_at)
         trusted_until = min(trusted_until, time.monotonic() + (ends_at - now).total_seconds())
         if len(self._verified) >= _MOST_CACHED:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from models.directory.schemas import STANDARD
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
     from api.auth import Principal
     from api.scim.front import Front
+    from models.directory.schemas import TenantSchemas
 
 _MOST_NAMED = 20
 
@@ -39,6 +42,11 @@ class Call:
     @principal.setter
     def principal(self, value: Principal) -> None:
         self._principal = value
+
+    @property
+    def schemas(self) -> TenantSchemas:
+        """What resources may hold: the tenant's own schemas beside SCIM's, which is all that a stranger has."""
+        return self._principal.schemas if self._principal else STANDARD
 
     @property
     def tenant_id(self) -> UUID | None:

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from uuid_utils.compat import uuid7
 
 from api.requests import query_integer, query_text, read_object
-from api.scim.conditions import Precondition
+from api.scim.conditions import Precondition, is_unchanged
+from api.scim.responses import etag, nothing
+from models.directory.delete import delete_user
+from models.directory.membership import Origin
 from models.directory.read import Stored, as_uuid, find_users, get_user, list_users
 from models.directory.write import Change, check_manager
 from models.errors import NotFoundError
@@ -17,7 +20,7 @@ from models.scim.filter import lookup, parse_filter
 from models.scim.json import dumps
 from models.scim.patch import Patched, apply_patch
 from models.scim.project import Projection
-from models.scim.schema import USER
+from models.scim.put import apply_put
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,15 +31,22 @@ if TYPE_CHECKING:
     from api.scim.call import Call
 
 
-def _projection(request: web.Request) -> Projection | None:
-    attributes, excluded = query_text(request, "attributes"), query_text(request, "excludedAttributes")
-    return None if attributes is None and excluded is None else Projection.parse(attributes, excluded, USER)
+def _projection(call: Call) -> Projection | None:
+    attributes, excluded = query_text(call.request, "attributes"), query_text(call.request, "excludedAttributes")
+    if attributes is None and excluded is None:
+        return None
+    return Projection.parse(attributes, excluded, call.schemas.user)
+
+
+def _groups_at(call: Call, projection: Projection | None) -> str | None:
+    """Return what the addresses of a user's groups begin with, or None when the answer has no groups."""
+    return call.front.settings.scim_url if projection is None or projection.includes("groups") else None
 
 
 async def create_user(call: Call) -> web.Response:
     """POST /Users (RFC 7644 §3.3): accept durably, then answer 201; a worker applies it."""
-    projection = _projection(call.request)
-    user = read_user(await read_object(call.request, call.front.settings))
+    projection = _projection(call)
+    user = read_user(await read_object(call.request, call.front.settings), call.schemas.user)
     call.note(user.ignored)
     await check_manager(call.front.pool, call.principal.tenant_id, user.doc)
     doc = dumps(user.doc).decode()
@@ -64,10 +74,14 @@ def _user_id(call: Call) -> UUID:
 
 async def get_user_by_id(call: Call) -> web.Response:
     """GET /Users/{id} (RFC 7644 §3.4.1)."""
-    projection = _projection(call.request)
-    stored = await get_user(call.front.pool, call.principal.tenant_id, _user_id(call))
+    projection = _projection(call)
+    stored = await get_user(
+        call.front.pool, call.principal.tenant_id, _user_id(call), scim_url=_groups_at(call, projection)
+    )
     if stored is None:
         raise NotFoundError("There is no user with this id.")
+    if is_unchanged(call.request, stored.version):
+        return nothing(304, {"ETag": etag(stored.version)})
     return call.front.users.one(stored, projection=projection)
 
 
@@ -75,17 +89,26 @@ async def query_users(call: Call) -> web.Response:
     """GET /Users (RFC 7644 §3.4.2): matching queries, filters, and index paging through everybody."""
     request = call.request
     settings, pool = call.front.settings, call.front.pool
-    projection = _projection(request)
+    projection = _projection(call)
     start_index = query_integer(request, "startIndex", 1, least=1)
     count = min(query_integer(request, "count", settings.page_size, least=0), settings.max_page_size)
     text = query_text(request, "filter")
     tree = None if text is None else parse_filter(text)
-    wanted = None if tree is None else lookup(tree, USER)
+    wanted = None if tree is None else lookup(tree, call.schemas.user)
     if wanted is not None:
-        found = await find_users(pool, call.principal.tenant_id, wanted)
+        found = await find_users(pool, call.principal.tenant_id, wanted, scim_url=_groups_at(call, projection))
         total, stored = len(found), found[start_index - 1 : start_index - 1 + count]
     else:
-        page = await list_users(pool, call.principal.tenant_id, tree=tree, start_index=start_index, count=count)
+        page = await list_users(
+            pool,
+            call.principal.tenant_id,
+            tree=tree,
+            start_index=start_index,
+            count=count,
+            scim_url=settings.scim_url,
+            groups=_groups_at(call, projection) is not None,
+            schema=call.schemas.user,
+        )
         total, stored = page.total, page.resources
     return call.front.users.page(stored, total=total, start_index=start_index, projection=projection)
 
@@ -93,11 +116,25 @@ async def query_users(call: Call) -> web.Response:
 async def patch_user(call: Call) -> web.Response:
     """PATCH /Users/{id} (RFC 7644 §3.5.2), in the RFC's dialect and both of Entra's; always 200 with the resource."""
     body = await read_object(call.request, call.front.settings)
-    return await _change(call, lambda doc: apply_patch(doc, body, USER))
+    return await _change(call, lambda doc: apply_patch(doc, body, call.schemas.user))
+
+
+async def put_user(call: Call) -> web.Response:
+    """PUT /Users/{id} (RFC 7644 §3.5.1): replaces a user, never creates one."""
+    user = read_user(await read_object(call.request, call.front.settings), call.schemas.user)
+    return await _change(call, lambda doc: apply_put(doc, user, call.schemas.user))
+
+
+async def remove_user(call: Call) -> web.Response:
+    """DELETE /Users/{id} (RFC 7644 §3.6)."""
+    principal = call.principal
+    origin = Origin(principal.tenant_id, principal.actor, call.correlation_id, call.context())
+    await delete_user(call.front.pool, origin, _user_id(call), Precondition.of(call.request).check)
+    return nothing()
 
 
 async def _change(call: Call, edit: Callable[[dict[str, Any]], Patched]) -> web.Response:
-    projection = _projection(call.request)
+    projection = _projection(call)
     ignored: tuple[str, ...] = ()
 
     def noting(doc: dict[str, Any]) -> Patched:
@@ -111,6 +148,7 @@ async def _change(call: Call, edit: Callable[[dict[str, Any]], Patched]) -> web.
         user_id=_user_id(call),
         edit=noting,
         check=Precondition.of(call.request).check,
+        schema=call.schemas.user,
         actor=call.principal.actor,
         correlation_id=call.correlation_id,
         context=call.context(),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from models.db import Connection
     from models.scim.filter import Lookup
+    from models.scim.schema import ResourceSchema
 
 MOST_MEMBERS = 100_000
 """Most members in one answer, 15 MB of JSON; beyond them they have to be excluded."""
@@ -113,6 +114,7 @@ async def list_groups(
     count: int,
     scim_url: str,
     members: bool,
+    schema: ResourceSchema = GROUP,
 ) -> Page:
     """Return a page of a tenant's groups as `list_resources` does, with their members if wanted.
 
@@ -120,8 +122,9 @@ async def list_groups(
         InvalidFilterError: the filter names what a group does not have.
         TooManyError: the groups of the page have more members than `MOST_MEMBERS` together.
     """
+    source = GROUPS if schema is GROUP else replace(GROUPS, schema=schema)
     page = await list_resources(
-        pool, tenant_id, GROUPS, tree=tree, start_index=start_index, count=count, scim_url=scim_url
+        pool, tenant_id, source, tree=tree, start_index=start_index, count=count, scim_url=scim_url
     )
     return Page(page.total, await _complete(pool, tenant_id, page.resources, scim_url, members=members))
 

@@ -5,7 +5,7 @@ What a user's `groups` are is read with it, in the same statement, when it is as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -234,8 +234,10 @@ async def list_users(
     count: int,
     scim_url: str = "",
     groups: bool = False,
+    schema: ResourceSchema = USER,
 ) -> Page:
     """Return a page of a tenant's users as `list_resources` does, with their groups if wanted."""
+    source = USERS if schema is USER else replace(USERS, schema=schema)
     return await list_resources(
-        pool, tenant_id, USERS, tree=tree, start_index=start_index, count=count, scim_url=scim_url, rows=groups
+        pool, tenant_id, source, tree=tree, start_index=start_index, count=count, scim_url=scim_url, rows=groups
     )

@@ -34,6 +34,10 @@ class Tenant(SQLModel, table=True):
     invitation_delay_seconds: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     """Seconds between the creation of a user and the invitation."""
     created_at: datetime = Field(sa_column=moment(now=True))
+    schemas: dict[str, Any] = Field(
+        default_factory=dict, sa_column=Column(JSONB, nullable=False, server_default=text("'{}'"))
+    )
+    """Extension schemas of the tenant's own: SCIM Schema documents by resource type, `User` and `Group`."""
 
 
 class Token(SQLModel, table=True):

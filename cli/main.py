@@ -24,6 +24,7 @@ COMMANDS = {
     "worker": ("cli.processes:worker", "Apply accepted creates, send invitations, look after the ledger."),
     "migrate": ("cli.processes:migrate", "Bring the database to the newest schema; safe to run again."),
     "tenant": ("cli.tenant:app", "Add, list and change tenants (customers)."),
+    "schema": ("cli.schema:app", "Add, list, show and remove a tenant's own schemas."),
     "token": ("cli.token:app", "Issue, list, rotate and revoke bearer tokens."),
     "queue": ("cli.queue:app", "Show the queues; retry or cancel a job."),
     "audit": ("cli.audit:audit", "List audit events, newest first; --json has them whole, with every change."),

@@ -88,6 +88,8 @@ def running_servers() -> Iterator[Servers]:
                 server.ready()
             admin_url = TEST_DATABASE_URL or (with_path(postgres.url, "postgres") if postgres else "")
             redis_url = TEST_REDIS_URL or (valkey.url if valkey else "")
+            if postgres:
+                asyncio.run(_spare_the_disk(admin_url))
             asyncio.run(_make_template(admin_url, template))
             try:
                 yield Servers(admin_url, redis_url, mail.smtp_url, mail.page_url, template)
@@ -96,6 +98,12 @@ def running_servers() -> Iterator[Servers]:
         finally:
             for server in started:
                 server.stop()
+
+
+async def _spare_the_disk(admin_url: str) -> None:
+    """Do without fsync: only the end of the machine, not that of a process, could then lose what was committed."""
+    await _execute(admin_url, "ALTER SYSTEM SET fsync = off")
+    await _execute(admin_url, "SELECT pg_reload_conf()")
 
 
 @asynccontextmanager

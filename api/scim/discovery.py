@@ -8,7 +8,6 @@ from api.requests import query_text
 from api.scim.responses import answer, everything
 from models.errors import ForbiddenError, NotFoundError
 from models.scim import discovery
-from models.scim.schema import USER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,11 +28,12 @@ async def service_provider_config(call: Call) -> web.Response:
 
 
 def _resource_types(call: Call) -> Sequence[dict[str, Any]]:
-    return discovery.resource_types(call.front.settings.scim_url)
+    url, own = call.front.settings.scim_url, call.schemas
+    return discovery.resource_types(url, groups=True, user=own.user, group=own.group)
 
 
 def _schemas(call: Call) -> Sequence[dict[str, Any]]:
-    return discovery.schemas(call.front.settings.scim_url, [USER])
+    return discovery.schemas(call.front.settings.scim_url, [call.schemas.user, call.schemas.group])
 
 
 async def _list(call: Call, make: Callable[[Call], Sequence[dict[str, Any]]]) -> web.Response:

@@ -63,7 +63,16 @@ _ENDPOINTS = {
             {"GET": users.query_users, "POST": users.create_user},
             {"GET": users.get_user_by_id, "PATCH": users.patch_user},
         ),
-        Endpoint("Groups", {"GET": groups.query_groups, "POST": groups.create_group}, {"GET": groups.get_group}),
+        Endpoint(
+            "Groups",
+            {"GET": groups.query_groups, "POST": groups.post_group},
+            {
+                "GET": groups.get_group_by_id,
+                "PATCH": groups.patch_group,
+                "PUT": groups.put_group,
+                "DELETE": groups.remove_group,
+            },
+        ),
         Endpoint("ServiceProviderConfig", {"GET": discovery.service_provider_config}, open=True),
         Endpoint("ResourceTypes", {"GET": discovery.resource_types}, {"GET": discovery.resource_type}, open=True),
         Endpoint("Schemas", {"GET": discovery.schemas}, {"GET": discovery.schema}, open=True),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from api.scim.responses import Resources
-from models.scim.schema import USER
+from models.scim.schema import GROUP, USER
 
 if TYPE_CHECKING:
     import asyncpg
@@ -29,6 +29,7 @@ class Front:
     tokens: TokenCache
     denials: Denials
     users: Resources
+    groups: Resources
 
     @classmethod
     def make(
@@ -41,5 +42,5 @@ class Front:
         denials: Denials,
     ) -> Front:
         """Put the parts together."""
-        users = Resources(settings.scim_url, USER.name, USER.endpoint)
-        return cls(settings, pool, intake, writer, tokens, denials, users)
+        users, groups = (Resources(settings.scim_url, each.name, each.endpoint) for each in (USER, GROUP))
+        return cls(settings, pool, intake, writer, tokens, denials, users, groups)

@@ -1,40 +1,191 @@
-"""/Groups: groups are not stored yet, so every query truly finds none.
+"""/Groups: create, read, match, list, change and delete.
 
-Entra looks for groups as soon as their mapping is on, and quarantines the whole job when `/Groups` is
-missing (entra-cases.md 2, 153).
+A PATCH is answered 204 unless it asks for the group with `attributes` or `excludedAttributes`: whoever changes the
+members of a large group does not want them all back (entra-cases.md 108).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from api.requests import query_integer, query_text
-from api.scim.responses import LIST_SCHEMA, answer
-from models.errors import NotFoundError, UnsupportedError
-from models.scim.filter import parse_filter
+import structlog
+from uuid_utils.compat import uuid7
+
+from api.requests import query_integer, query_text, read_object
+from api.scim.conditions import Precondition, is_unchanged
+from api.scim.responses import etag, nothing
+from models.directory.group_write import create_group, delete_group, patch_members, replace_group, write_group
+from models.directory.groups import find_groups, get_group, list_groups, with_members
+from models.directory.membership import Origin
+from models.directory.read import as_uuid
+from models.errors import NotFoundError
+from models.scim.document import read_group
+from models.scim.filter import lookup, parse_filter
+from models.scim.patch import apply_operations
+from models.scim.patch_members import split_member_operations
+from models.scim.project import Projection
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from aiohttp import web
 
     from api.scim.call import Call
+    from models.directory.group_write import Check
+    from models.directory.membership import Changed
+    from models.directory.read import Stored
+
+_ALARMING = 10  # members lost at once
+
+_log = structlog.get_logger("groups")
+
+
+def _projection(call: Call) -> Projection | None:
+    attributes, excluded = query_text(call.request, "attributes"), query_text(call.request, "excludedAttributes")
+    if attributes is None and excluded is None:
+        return None
+    return Projection.parse(attributes, excluded, call.schemas.group)
+
+
+def _wants_members(projection: Projection | None) -> bool:
+    return projection is None or projection.includes("members")
+
+
+def _group_id(call: Call) -> UUID:
+    group_id = as_uuid(call.resource_id)
+    if group_id is None:
+        raise NotFoundError("There is no group with this id.")
+    return group_id
+
+
+def _origin(call: Call) -> Origin:
+    return Origin(call.principal.tenant_id, call.principal.actor, call.correlation_id, call.context())
+
+
+def _check(call: Call) -> Check | None:
+    condition = Precondition.of(call.request)
+    return None if condition == Precondition(None, None) else condition.check
+
+
+async def _answer(call: Call, group: Stored, projection: Projection | None, status: int = 200) -> web.Response:
+    """Answer with a group that was written, and its members if they are wanted."""
+    if _wants_members(projection):
+        front = call.front
+        [group] = await with_members(front.pool, call.principal.tenant_id, [group], front.settings.scim_url)
+    return call.front.groups.one(group, status=status, projection=projection)
+
+
+async def post_group(call: Call) -> web.Response:
+    """POST /Groups (RFC 7644 §3.3)."""
+    projection = _projection(call)
+    group = read_group(await read_object(call.request, call.front.settings), call.schemas.group)
+    call.note(group.ignored)
+    stored = await create_group(call.front.pool, _origin(call), uuid7(), group)
+    return await _answer(call, stored, projection, 201)
+
+
+async def get_group_by_id(call: Call) -> web.Response:
+    """GET /Groups/{id} (RFC 7644 §3.4.1)."""
+    return await _read_group(call, _group_id(call), _projection(call))
+
+
+async def _read_group(call: Call, group_id: UUID, projection: Projection | None) -> web.Response:
+    stored = await get_group(
+        call.front.pool,
+        call.principal.tenant_id,
+        group_id,
+        scim_url=call.front.settings.scim_url,
+        members=_wants_members(projection),
+    )
+    if stored is None:
+        raise NotFoundError("There is no group with this id.")
+    if call.request.method == "GET" and is_unchanged(call.request, stored.version):
+        return nothing(304, call.front.groups.head(stored))
+    return call.front.groups.one(stored, projection=projection)
 
 
 async def query_groups(call: Call) -> web.Response:
-    """GET /Groups: a list without entries."""
-    text = query_text(call.request, "filter")
-    if text is not None:
-        parse_filter(text)
-    start_index = query_integer(call.request, "startIndex", 1, least=1)
-    return answer(
-        {"schemas": [LIST_SCHEMA], "totalResults": 0, "startIndex": start_index, "itemsPerPage": 0, "Resources": []}
-    )
+    """GET /Groups (RFC 7644 §3.4.2): matching queries, reference checks, filters, and index paging through all."""
+    request = call.request
+    settings, pool, tenant_id = call.front.settings, call.front.pool, call.principal.tenant_id
+    projection = _projection(call)
+    start_index = query_integer(request, "startIndex", 1, least=1)
+    count = min(query_integer(request, "count", settings.page_size, least=0), settings.max_page_size)
+    text = query_text(request, "filter")
+    tree = None if text is None else parse_filter(text)
+    wanted = None if tree is None else lookup(tree, call.schemas.group)
+    url, members = settings.scim_url, _wants_members(projection)
+    if wanted is not None:
+        found = await find_groups(pool, tenant_id, wanted, scim_url=url, members=members)
+        total, stored = len(found), found[start_index - 1 : start_index - 1 + count]
+    else:
+        page = await list_groups(
+            pool,
+            tenant_id,
+            tree=tree,
+            start_index=start_index,
+            count=count,
+            scim_url=url,
+            members=members,
+            schema=call.schemas.group,
+        )
+        total, stored = page.total, page.resources
+    return call.front.groups.page(stored, total=total, start_index=start_index, projection=projection)
 
 
-async def get_group(_: Call) -> web.Response:
-    """GET /Groups/{id}: no id is a group's."""
-    raise NotFoundError("There is no group with this id.")
+async def put_group(call: Call) -> web.Response:
+    """PUT /Groups/{id} (RFC 7644 §3.5.1): what the body leaves out is cleared, members too."""
+    projection, group_id, check = _projection(call), _group_id(call), _check(call)
+    group = read_group(await read_object(call.request, call.front.settings), call.schemas.group)
+    call.note(group.ignored)
+    written = await replace_group(call.front.pool, _origin(call), group_id, group, check)
+    _watch(call, group_id, written.members)
+    return await _answer(call, written.group, projection)
 
 
-async def create_group(_: Call) -> web.Response:
-    """POST /Groups: said plainly rather than pretended."""
-    raise UnsupportedError("Groups are not supported yet; switch off the group mapping in Entra.")
+async def patch_group(call: Call) -> web.Response:
+    """PATCH /Groups/{id} (RFC 7644 §3.5.2), in the RFC's dialect and both of Entra's."""
+    projection, group_id, check = _projection(call), _group_id(call), _check(call)
+    body = await read_object(call.request, call.front.settings)
+    members, rest = split_member_operations(body, call.schemas.group)
+    ignored: tuple[str, ...] = ()
+
+    def edit(doc: dict[str, Any]) -> dict[str, Any]:
+        nonlocal ignored
+        patched = apply_operations(doc, rest, call.schemas.group)
+        ignored = patched.ignored
+        return patched.doc
+
+    pool, origin = call.front.pool, _origin(call)
+    if rest:
+        written = await write_group(pool, origin, group_id, edit, check=check, members=members or None)
+        version, changed = written.group.version, written.members
+    else:
+        changed = await patch_members(pool, origin, group_id, members, check)
+        version = changed.version
+    call.note(ignored)
+    if members.replace:
+        _watch(call, group_id, changed)
+    if projection is not None:
+        return await _read_group(call, group_id, projection)
+    return nothing(headers={"ETag": etag(version)})
+
+
+async def remove_group(call: Call) -> web.Response:
+    """DELETE /Groups/{id} (RFC 7644 §3.6); its members stay what they are."""
+    await delete_group(call.front.pool, _origin(call), _group_id(call), _check(call))
+    return nothing()
+
+
+def _watch(call: Call, group_id: UUID, changed: Changed | None) -> None:
+    """Say so when a replacement took many members and brought fewer: it may not be meant (entra-cases.md 92)."""
+    if changed is not None and changed.removed >= _ALARMING and changed.removed > changed.added:
+        _log.warning(
+            "A group lost many members by a replacement",
+            action="group.shrunk",
+            correlation_id=str(call.correlation_id),
+            tenant_id=str(call.tenant_id),
+            group_id=str(group_id),
+            removed=changed.removed,
+            added=changed.added,
+        )

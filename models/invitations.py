@@ -171,8 +171,8 @@ async def _skip(connection: Connection, job: Job, lease_token: UUID) -> Skipped:
             await _record_sending(connection, job, "applied", row, reason=reason)
         elif reason not in ("already_accepted", "already_sent"):
             await connection.execute(
-                "UPDATE invitation SET state = 'failed', token_hash = NULL, error_code = $2, error_detail = NULL"
-                " WHERE id = $1",
+                "UPDATE invitation SET state = 'failed', token_hash = NULL, error_detail = NULL,"
+                " error_code = CASE WHEN error_code = 'user_deleted' THEN error_code ELSE $2 END WHERE id = $1",
                 job.resource_id,
                 reason,
             )

@@ -61,7 +61,12 @@ _ENDPOINTS = {
         Endpoint(
             "Users",
             {"GET": users.query_users, "POST": users.create_user},
-            {"GET": users.get_user_by_id, "PATCH": users.patch_user},
+            {
+                "GET": users.get_user_by_id,
+                "PATCH": users.patch_user,
+                "PUT": users.put_user,
+                "DELETE": users.remove_user,
+            },
         ),
         Endpoint(
             "Groups",

@@ -30,6 +30,7 @@ _ACTIONS = (
     Action("scim.group.update", "A group's attributes were changed, or asked to be what they were (reason no_change)."),
     Action("scim.request.deny", "A SCIM request was refused."),
     Action("scim.user.create", "A user was pushed: requested when accepted, applied when in the user store."),
+    Action("scim.user.delete", "A user was deleted for good; the diff has what there was."),
     Action("scim.user.disable", "A user became inactive; the diff has whatever else changed with it."),
     Action("scim.user.enable", "A user became active again; the diff has whatever else changed with it."),
     Action("scim.user.update", "A user was changed, or asked to be what they were already (reason no_change)."),

@@ -93,7 +93,7 @@ class _Draft:
         """Return where an invitation goes if the user can be invited now and could not before."""
         if not self.diff or not self.user.active or self.user.primary_email is None:
             return None
-        old = read_user(self.old)
+        old = read_user(self.old, self.change.schema)
         return None if old.active and old.primary_email is not None else self.user.primary_email
 
     def row(self) -> tuple[Any, ...]:

@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# SET ROLE of a role that is not there is "invalid parameter value"; with the role but no tables it is the others.
-_UNMIGRATED = (
-    asyncpg.UndefinedTableError,
-    asyncpg.UndefinedColumnError,
-    asyncpg.UndefinedFunctionError,
-    asyncpg.InvalidParameterValueError,
-)
+_UNMIGRATED = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
 _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -39,10 +33,14 @@ def explain(error: BaseException) -> UsherError | None:
         error = error.exceptions[0]
     if isinstance(error, _UNMIGRATED):
         return UsageError("The database has no Usher tables, or those of another version; run `usher migrate` first.")
+    if isinstance(error, asyncpg.InvalidParameterValueError) and "role" in str(error):
+        return UsageError(
+            f"PostgreSQL says: {error}. `usher migrate` makes the role usher_app; USHER_DATABASE_ROLE may name another."
+        )
     if isinstance(error, _REFUSED):
         return UsherError(f"PostgreSQL refuses: {error}. Is USHER_DATABASE_URL right, and USHER_DATABASE_ROLE?")
-    if isinstance(error, asyncpg.ClientConfigurationError):
-        return UsageError("USHER_DATABASE_URL is not usable: write postgresql://user:password@host:port/database.")
+    if isinstance(error, asyncpg.ClientConfigurationError | OverflowError):
+        return UsageError(f"USHER_DATABASE_URL is not usable: {error}")
     if is_unavailable(error):
         return UsherError(f"PostgreSQL does not answer: {type(error).__name__}. Is USHER_DATABASE_URL right?")
     return None

@@ -14,20 +14,28 @@ from __future__ import annotations
 import base64
 import json
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 from models.scim.schema import ENTERPRISE_URN, USER_URN
 from tests.support.api import LIST_URN, SCIM_TYPE, document, work_email
 
 if TYPE_CHECKING:
-    from tests.support.api import Caller
+    from tests.support.api import Api, Caller
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ANA = "Ana.Nov@contoso.example"
 EMPTY_LIST = {"schemas": [LIST_URN], "totalResults": 0, "startIndex": 1, "itemsPerPage": 0, "Resources": []}
+
+
+@pytest_asyncio.fixture(loop_scope="module", params=["waiting", "applied"])
+async def caller(api: Api, request: pytest.FixtureRequest) -> Caller:
+    """A client of a tenant of the test's own, for whose users there is no worker, or a very quick one."""
+    return replace(await api.caller(), applies=api.settings if request.param == "applied" else None)
 
 
 def ids(resources: list[Any]) -> list[str]:

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from models.jobs import PROVISION, claim, read_job
 from models.provision import apply_creates
 from models.scim.schema import ENTERPRISE_URN
-from tests.support.api import Caller, document, serving, store, work_email
+from tests.support.api import Caller, apply_all, document, serving, store, work_email
 from tests.support.samples import sample
 
 if TYPE_CHECKING:
@@ -21,19 +21,6 @@ if TYPE_CHECKING:
     from models.settings import Settings
 
 ANA = "Ana.Nov@contoso.example"
-
-
-async def apply_all(settings: Settings) -> int:
-    """Apply everything that waits, as a worker does, and return how many that were."""
-    applied = 0
-    async with store(settings) as connection:
-        while True:
-            lease = uuid7()
-            jobs = await claim(connection, PROVISION, lease_token=lease, lease_seconds=30, limit=100)
-            if not jobs:
-                return applied
-            done, _ = await apply_creates(connection, jobs, lease)
-            applied += len(done)
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ from yarl import URL
 from api.app import Faces, make_apps
 from api.main import make_runner
 from models.audit.record import OPERATOR
+from models.jobs import PROVISION, claim
+from models.provision import apply_creates
 from models.settings import Settings, load_settings
 from models.tenants import add_tenant
 from models.tokens import issue_token
@@ -111,6 +113,8 @@ class Caller:
     scim_url: str
     tenant: Tenant
     token: str | None
+    applies: Settings | None = None
+    """Where to apply what waits after each create; else a created user stays waiting, as there is no worker."""
 
     def bearing(self, token: str | None) -> Caller:
         """Return the same caller with another token, or none."""
@@ -173,6 +177,8 @@ class Caller:
         """Create a user and return the answer's resource."""
         answer = await self.post("/Users", value)
         assert answer.status == 201, answer
+        if self.applies is not None:
+            await apply_all(self.applies)
         return dict(answer.json)
 
     async def match(self, text: str, **query: Any) -> list[Any]:
@@ -215,6 +221,19 @@ async def store(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
+
+
+async def apply_all(settings: Settings) -> int:
+    """Apply every create that waits, as a worker does, and return how many that were."""
+    applied = 0
+    async with store(settings) as connection:
+        while True:
+            lease = uuid7()
+            jobs = await claim(connection, PROVISION, lease_token=lease, lease_seconds=30, limit=100)
+            if not jobs:
+                return applied
+            done, _ = await apply_creates(connection, jobs, lease)
+            applied += len(done)
 
 
 async def make_tenant(settings: Settings, *, invitations: bool = False, **token: Any) -> Tenant:
@@ -357,6 +376,8 @@ class Fleet:
 async def processes(settings: Settings, folder: Path, *, apis: int = 1, workers: int = 0) -> AsyncIterator[Fleet]:
     """Start real processes over the same servers, each api on ports of its own; kill what is left at the end.
 
+    They call themselves by the address of the first, as behind a load balancer.
+
     Args:
         settings: which servers to use.
         folder: where their logs go.
@@ -367,7 +388,7 @@ async def processes(settings: Settings, folder: Path, *, apis: int = 1, workers:
     fleet = Fleet([], [])
     for number in range(apis):
         port, admin_port = ports[2 * number : 2 * number + 2]
-        own = altered(settings, port=port, admin_port=admin_port, public_url=f"http://127.0.0.1:{port}")
+        own = altered(settings, port=port, admin_port=admin_port, public_url=f"http://127.0.0.1:{ports[0]}")
         fleet.apis.append(Process(own, ["api"], folder / f"api-{number}.log"))
     fleet.workers.extend(Process(settings, ["worker"], folder / f"worker-{number}.log") for number in range(workers))
     try:

@@ -10,14 +10,15 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cli.simulate import tenant
 from cli.simulate.body import Dialect  # noqa: TC001 - typer reads the annotations at run time
-from cli.simulate.cycle import Cycle
-from cli.simulate.people import people
 from cli.simulate.report import Report
 from cli.simulate.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from cli.simulate.job import OnPhase
 
 
 def simulate(
@@ -25,12 +26,23 @@ def simulate(
     url: Annotated[str, typer.Option(help="Tenant URL: the SCIM base, as it is pasted into Entra.")],
     token: Annotated[str, typer.Option(help="Secret Token that belongs to it.")],
     users: Annotated[int, typer.Option(min=0, help="How many users to provision.")] = 100,
+    groups: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="How many groups to push. With any, the whole life of a tenant is played: changes, disables, renames,"
+            " deletes, memberships, on-demand runs, a restart; then everything is read and compared.",
+        ),
+    ] = 0,
     dialect: Annotated[
         Dialect, typer.Option(help="Entra's default dialect, the one behind aadOptscim062020, or both in turn.")
     ] = "mixed",
     concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Users in work at once, and connections.")] = 8,
     seed: Annotated[
-        int | None, typer.Option(help="Same seed, same users: a second run plays Entra's restart. Default: a new one.")
+        int | None,
+        typer.Option(
+            help="Same seed, same users: without groups a second run plays Entra's restart. Default: a new one."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, with every deviation.")] = False,
 ) -> None:
@@ -39,10 +51,10 @@ def simulate(
     Exit status: 0 when nothing deviates, 1 on any deviation, 2 when the URL or the token is of no use.
     """
     seed = secrets.randbelow(2**32) if seed is None else seed
-    report = Report(url=url, seed=seed, dialect=dialect, users=users, concurrency=concurrency)
+    report = Report(url=url, seed=seed, dialect=dialect, users=users, groups=groups, concurrency=concurrency)
     errors = Console(stderr=True)
     bar = Progress(
-        TextColumn("users"),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -52,9 +64,13 @@ def simulate(
     )
     started = time.perf_counter()
     wire = Wire(url, token, concurrency, report)
+
+    def on_phase(name: str, total: int) -> Callable[[], None]:
+        task = bar.add_task(name, total=total)
+        return lambda: bar.advance(task)
+
     with bar:
-        task = bar.add_task("users", total=users)
-        uvloop.run(_run(wire, report, dialect, lambda: bar.advance(task)))
+        uvloop.run(_run(wire, report, dialect, on_phase))
     report.seconds = time.perf_counter() - started
     if as_json:
         print(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2).decode())
@@ -64,6 +80,6 @@ def simulate(
         raise typer.Exit(1)
 
 
-async def _run(wire: Wire, report: Report, dialect: Dialect, on_user: Callable[[], None]) -> None:
+async def _run(wire: Wire, report: Report, dialect: Dialect, on_phase: OnPhase) -> None:
     async with wire:
-        await Cycle(wire, report, dialect, on_user).run(people(report.seed, report.users), report.concurrency)
+        await tenant.run(wire, report, dialect, on_phase)

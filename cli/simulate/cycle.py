@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cli.simulate import judge
@@ -11,12 +12,14 @@ from cli.simulate.body import Create, Dialect, compose
 from models.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from cli.simulate.findings import Answer, Finding
     from cli.simulate.people import Person
     from cli.simulate.report import Report
     from cli.simulate.wire import Wire
+
+Keep = Callable[[Create, dict[str, Any]], None]
 
 _PROBES = (
     'userName eq "{}"',
@@ -30,24 +33,33 @@ _GROUP_PROBE = 'displayName eq "{}"'
 class Cycle:
     """One initial cycle of Entra's provisioning job."""
 
-    def __init__(self, wire: Wire, report: Report, dialect: Dialect, on_user: Callable[[], None]) -> None:
-        """Take where requests go, where findings go, the dialect, and what to call after each user."""
+    def __init__(
+        self, wire: Wire, report: Report, dialect: Dialect, on_user: Callable[[], None], keep: Keep | None = None
+    ) -> None:
+        """Take where requests go, where findings go, the dialect, and what to call after each user.
+
+        With ``keep``, which is given each user that was created, nobody may be there before.
+        """
         self._wire = wire
         self._report = report
         self._dialect = dialect
         self._on_user = on_user
+        self._keep = keep
         self._manager_id: str | None = None
 
-    async def run(self, people: Iterator[Person], concurrency: int) -> None:
+    async def run(self, people: Iterator[Person], concurrency: int) -> bool:
         """Provision people, ``concurrency`` of them at once.
 
         Stops after Test Connection when a probe is not answered 200, as Entra does.
 
+        Returns:
+            Whether it went beyond Test Connection.
+
         Raises:
-            UsageError: nothing can be reached there, or the token is refused.
+            UsageError: nothing can be reached there, the token is refused, or somebody is there who must not be.
         """
         if not await self._test_connection():
-            return
+            return False
         await self._discover()
         # The first person is everyone's manager, so must be there before the others are sent.
         for person in people:
@@ -56,6 +68,7 @@ class Cycle:
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
                 group.create_task(self._provision_all(people))
+        return True
 
     async def _test_connection(self) -> bool:
         """Look for what cannot be there; return whether every probe was answered 200."""
@@ -72,12 +85,12 @@ class Cycle:
 
     async def _discover(self) -> None:
         line, answer = await self._wire.get("discovery", "/ServiceProviderConfig")
-        self._judge(line, judge.check_service_provider_config(answer))
+        self._judge(line, judge.check_service_provider_config(answer, patch=self._keep is not None))
         line, answer = await self._wire.get("discovery", "/Schemas")
         self._judge(line, judge.check_schemas(answer))
         line, answer = await self._wire.get("discovery", "/ResourceTypes")
         self._judge(line, judge.check_resource_types(answer))
-        if any(item.get("endpoint") == "/Groups" for item in judge.listed(answer)):
+        if self._keep or any(item.get("endpoint") == "/Groups" for item in judge.listed(answer)):
             line, answer = await self._wire.groups("probe", _GROUP_PROBE.format(uuid.uuid4()))
             self._judge(line, judge.check_listed(answer, 0))
 
@@ -89,9 +102,17 @@ class Cycle:
         """Bring one person over; return their id, or None when they did not arrive."""
         create = compose(person, self._dialect, self._manager_id)
         self._report.shapes[create.shape] += 1
-        known = await self._match(create) or await self._create(create)
+        known = await self._match(create)
+        if known is not None and self._keep is not None:
+            raise UsageError(
+                f"Users of seed {self._report.seed} are there already. A run with --groups changes and deletes its"
+                " users, so it begins without any: leave --seed away, or name another one."
+            )
+        known = known or await self._create(create)
         if known is not None:
             await self._verify(create, known)
+            if self._keep is not None:
+                self._keep(create, known)
         self._on_user()
         return known["id"] if known is not None else None
 

@@ -75,9 +75,13 @@ def check_created(answer: Answer, expected: dict[str, Any], optional: dict[str, 
     if doc is None:
         return findings
     findings += check_resource(doc, expected, optional)
+    return findings + check_location(answer, doc)
+
+
+def check_location(answer: Answer, doc: dict[str, Any]) -> list[Finding]:
+    """Check the headers that say where a new resource lives and which version of it was answered."""
     location = meta_of(doc).get("location")
-    findings += equal("Location (as meta.location)", location, answer.headers.get("location"))
-    return findings + check_etag(answer, doc)
+    return equal("Location (as meta.location)", location, answer.headers.get("location")) + check_etag(answer, doc)
 
 
 def check_read(answer: Answer, known: dict[str, Any]) -> list[Finding]:

@@ -39,6 +39,7 @@ class Report:
         invitable: those of them that are active and have an e-mail address, so that an invitation is due.
         found: users that were there already, which is what a restart of Entra's job sees.
         retries: requests repeated after 429 or 503.
+        happened: what became of users and groups in the cycles after the first, by kind.
         latencies: seconds of each request, by kind.
     """
 
@@ -47,6 +48,7 @@ class Report:
     dialect: str
     users: int
     concurrency: int
+    groups: int = 0
     created: int = 0
     active: int = 0
     invitable: int = 0
@@ -54,6 +56,7 @@ class Report:
     retries: int = 0
     seconds: float = 0.0
     shapes: Counter[str] = field(default_factory=Counter)
+    happened: Counter[str] = field(default_factory=Counter)
     latencies: dict[str, list[float]] = field(default_factory=dict)
     deviations: list[Deviation] = field(default_factory=list)
 
@@ -72,6 +75,7 @@ class Report:
             "seed": self.seed,
             "dialect": self.dialect,
             "users": self.users,
+            "groups": self.groups,
             "concurrency": self.concurrency,
             "seconds": round(self.seconds, 3),
             "created": self.created,
@@ -80,6 +84,7 @@ class Report:
             "found": self.found,
             "retries": self.retries,
             "shapes": dict(self.shapes),
+            "happened": dict(sorted(self.happened.items())),
             "requests": {kind: _summary(seconds) for kind, seconds in self.latencies.items()},
             "deviations": [
                 {"request": item.request, "expected": item.expected, "came": item.came} for item in self.deviations
@@ -103,6 +108,9 @@ class Report:
             f" {self.retries} requests repeated after 429 or 503.",
             highlight=False,
         )
+        if self.happened:
+            events = ", ".join(f"{number} {what}" for what, number in sorted(self.happened.items()))
+            console.print(f"After that: {events}.", highlight=False)
         if not self.deviations:
             console.print("[green]No deviation.[/green]")
             return

@@ -11,11 +11,14 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from cli.simulate.changes import patch
 from cli.simulate.findings import Answer, Finding
 from models.errors import UsageError
 
 if TYPE_CHECKING:
     from cli.simulate.report import Report
+
+WITHOUT_MEMBERS = "excludedAttributes=members"
 
 _ANSWER_SECONDS = 60  # an endpoint must answer within 60 seconds (entra-wire.md §1)
 _TRIES = 6
@@ -66,33 +69,52 @@ class Wire:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def users(self, kind: str, filter_: str) -> tuple[str, Answer]:
+    async def users(self, kind: str, filter_: str, more: str = "") -> tuple[str, Answer]:
         """Look for users, encoding the filter as Entra does.
+
+        Args:
+            kind: the row of the report that the request belongs to.
+            filter_: not yet encoded.
+            more: further parameters, encoded, such as ``&attributes=id``.
 
         Returns:
             The request line, for the report, and the answer.
         """
-        return await self._send(kind, "GET", "/Users", query=f"filter={encode(filter_)}")
+        return await self.send(kind, "GET", "/Users", query=f"filter={encode(filter_)}{more}")
 
-    async def groups(self, kind: str, filter_: str) -> tuple[str, Answer]:
+    async def groups(self, kind: str, filter_: str, more: str = "") -> tuple[str, Answer]:
         """Look for groups without their members, as Entra does."""
-        return await self._send(kind, "GET", "/Groups", query=f"excludedAttributes=members&filter={encode(filter_)}")
+        query = f"{WITHOUT_MEMBERS}&filter={encode(filter_)}{more}"
+        return await self.send(kind, "GET", "/Groups", query=query)
 
-    async def get(self, kind: str, path: str) -> tuple[str, Answer]:
+    async def references(self, filter_: str) -> tuple[str, Answer]:
+        """Ask which groups have a member; only their ids are asked for (entra-wire.md §3)."""
+        return await self.send("reference check", "GET", "/Groups", query=f"filter={encode(filter_)}&attributes=id")
+
+    async def get(self, kind: str, path: str, query: str | None = None) -> tuple[str, Answer]:
         """Read one address below the Tenant URL."""
-        return await self._send(kind, "GET", path)
+        return await self.send(kind, "GET", path, query=query)
 
     async def read(self, kind: str, user_id: str) -> tuple[str, Answer]:
         """Read one user by id."""
-        return await self._send(kind, "GET", f"/Users/{quote(user_id, safe='')}")
+        return await self.send(kind, "GET", user_path(user_id))
 
-    async def create(self, kind: str, body: dict[str, Any]) -> tuple[str, Answer]:
-        """Create a user."""
-        return await self._send(kind, "POST", "/Users", body=body)
+    async def create(self, kind: str, body: dict[str, Any], path: str = "/Users") -> tuple[str, Answer]:
+        """Create a user, or with ``/Groups`` a group."""
+        return await self.send(kind, "POST", path, body=body)
 
-    async def _send(
+    async def patch(self, kind: str, path: str, operations: list[dict[str, Any]]) -> tuple[str, Answer]:
+        """Change one resource."""
+        return await self.send(kind, "PATCH", path, body=patch(operations))
+
+    async def delete(self, kind: str, path: str) -> tuple[str, Answer]:
+        """Delete one resource."""
+        return await self.send(kind, "DELETE", path)
+
+    async def send(
         self, kind: str, method: str, path: str, *, query: str | None = None, body: dict[str, Any] | None = None
     ) -> tuple[str, Answer]:
+        """Send a request, again while the server is busy; return its line, for the report, and the answer."""
         line = f"{method} {path}{f'?{query}' if query else ''}"
         for attempt in range(1, _TRIES + 1):
             answer = await self._once(kind, method, self._url(path, query), body)
@@ -124,6 +146,11 @@ class Wire:
     def _url(self, path: str, query: str | None) -> URL:
         together = "&".join(part for part in (query, self._flags) if part)
         return URL(f"{self._base}{path}{f'?{together}' if together else ''}", encoded=True)
+
+
+def user_path(user_id: str) -> str:
+    """Return the address of a user below the Tenant URL."""
+    return f"/Users/{quote(user_id, safe='')}"
 
 
 def encode(filter_: str) -> str:

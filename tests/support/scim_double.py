@@ -1,4 +1,4 @@
-"""A tiny SCIM server that keeps users in memory and answers as Entra expects; tests make it answer otherwise."""
+"""A tiny SCIM server in memory that answers as Entra expects; tests make it answer otherwise."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ from typing import Any
 from aiohttp import web
 
 from cli.simulate.body import CUSTOM, ENTERPRISE, USER, returned
+from models.errors import ClientError, InvalidValueError, NotFoundError, UniquenessError
+from models.scim.patch import apply_operations, apply_patch
+from models.scim.patch_members import split_member_operations
+from models.scim.schema import GROUP as GROUP_SCHEMA
+from models.scim.schema import USER as USER_SCHEMA
 
 TOKEN = "secret"
+GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
 LIST_RESPONSE = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
 ERROR = "urn:ietf:params:scim:api:messages:2.0:Error"
 
@@ -51,6 +57,9 @@ _ATTRIBUTES = (
 _CANONICAL = {name.lower(): name for name in _ATTRIBUTES}
 
 
+Doc = dict[str, Any]
+
+
 @dataclass
 class Reply:
     """What is about to be sent."""
@@ -69,82 +78,178 @@ class ScimDouble:
     def __init__(self, token: str = TOKEN, alter: Alter | None = None, *, groups: bool = False) -> None:
         self.token = token
         self.alter = alter
-        self.groups = groups
-        self.users: dict[str, dict[str, Any]] = {}
+        self.lists_groups = groups
+        self.users: dict[str, Doc] = {}
+        self.groups: dict[str, Doc] = {}
+        self.members: dict[str, set[str]] = {}
         self.requests: list[web.Request] = []
+        self.bodies: list[Any] = []
         self.app = web.Application()
         self.app.router.add_route("*", "/scim/v2/{rest:.*}", self._answer)
 
     async def _answer(self, request: web.Request) -> web.Response:
         self.requests.append(request)
         body = await request.read()
+        self.bodies.append(json.loads(body) if body else None)
         if request.headers.get("Authorization") != f"Bearer {self.token}":
             reply = self._error(401, "A valid bearer token is required.")
         else:
-            reply = self._route(request, body)
+            try:
+                reply = self._route(request, self.bodies[-1])
+            except ClientError as error:
+                reply = Reply(error.status, error.body())
         if self.alter:
             self.alter(request, reply)
         headers = {"Content-Type": "application/scim+json", **reply.headers}
-        return web.Response(status=reply.status, body=json.dumps(reply.doc).encode(), headers=headers)
+        sent = b"" if reply.doc is None else json.dumps(reply.doc).encode()
+        return web.Response(status=reply.status, body=sent, headers=headers)
 
-    def _route(self, request: web.Request, body: bytes) -> Reply:
-        rest = request.match_info["rest"]
-        if rest == "Users" and request.method == "POST":
-            return self._create(request, json.loads(body))
-        if rest in ("Users", "Groups"):
-            return self._list(self._matching(request.query["filter"]))
-        if rest.startswith("Users/"):
-            doc = self.users.get(rest.removeprefix("Users/"))
-            return self._resource(200, doc) if doc else self._error(404, "There is no such user.")
+    def _route(self, request: web.Request, body: Any) -> Reply:
+        kind, _, resource_id = request.match_info["rest"].partition("/")
         discovery = {
             "ServiceProviderConfig": self._service_provider_config,
             "Schemas": self._schemas,
             "ResourceTypes": self._resource_types,
         }
-        return discovery[rest]() if rest in discovery else self._error(404, "There is no such route.")
+        if kind in discovery:
+            return discovery[kind]()
+        store = {"Users": self.users, "Groups": self.groups}[kind]
+        if resource_id:
+            if resource_id not in store:
+                raise NotFoundError("There is none with this id.")
+            return self._one(request, kind, store[resource_id], body)
+        if request.method == "POST":
+            return self._create_user(request, body) if kind == "Users" else self._create_group(request, body)
+        found = [doc for doc in store.values() if self._matches(doc, request.query.get("filter"))]
+        return self._list([self._seen(request, doc) for doc in found], request)
 
-    def _create(self, request: web.Request, raw: dict[str, Any]) -> Reply:
+    def _one(self, request: web.Request, kind: str, doc: Doc, body: Any) -> Reply:
+        if request.method == "GET":
+            return self._resource(200, self._seen(request, doc))
+        if request.method == "DELETE":
+            (self.users if kind == "Users" else self.groups).pop(doc["id"])
+            self.members.pop(doc["id"], None)
+            for members in self.members.values():
+                members.discard(doc["id"])
+            return Reply(204, None)
+        if kind == "Users":
+            self._patch_user(doc, body)
+            return self._resource(200, self._seen(request, doc))
+        self._patch_group(doc, body)
+        return Reply(204, None)
+
+    def _create_user(self, request: web.Request, raw: Doc) -> Reply:
         doc = returned(_canonical(raw))
         doc.pop(CUSTOM, None)  # a server that does not know this extension
-        if self._matching(f"userName eq {json.dumps(doc['userName'])}"):
-            return self._error(409, "The userName is taken.", "uniqueness")
-        user_id = str(uuid.uuid4())
-        location = str(request.url.origin() / "scim/v2/Users" / user_id)
-        doc["id"] = user_id
+        self._refuse_taken(self.users, "userName", doc)
+        return self._add(request, "User", self.users, doc)
+
+    def _create_group(self, request: web.Request, raw: Doc) -> Reply:
+        doc = {"schemas": [GROUP], "displayName": raw["displayName"], "externalId": raw["externalId"]}
+        self._refuse_taken(self.groups, "displayName", doc)
+        reply = self._add(request, "Group", self.groups, doc)
+        self.members[reply.doc["id"]] = set()
+        return reply
+
+    def _add(self, request: web.Request, kind: str, store: dict[str, Doc], doc: Doc) -> Reply:
+        resource_id = str(uuid.uuid4())
+        location = str(request.url.origin() / f"scim/v2/{kind}s" / resource_id)
+        doc["id"] = resource_id
         doc["meta"] = {
-            "resourceType": "User",
+            "resourceType": kind,
             "created": "2026-01-02T03:04:05Z",
             "lastModified": "2026-01-02T03:04:05Z",
             "location": location,
             "version": 'W/"1"',
         }
-        self.users[user_id] = doc
+        store[resource_id] = doc
         reply = self._resource(201, doc)
         reply.headers["Location"] = location
         return reply
 
-    def _matching(self, filter_: str) -> list[dict[str, Any]]:
-        parsed = re.fullmatch(r'(?P<path>[\w.]+(?:\[type eq "work"\]\.value)?) eq (?P<value>".*")', filter_)
-        assert parsed, filter_
-        value = json.loads(parsed["value"])
-        return [doc for doc in self.users.values() if _holds(doc, parsed["path"], value)]
+    def _patch_user(self, doc: Doc, body: Any) -> None:
+        kept = {name: item for name, item in doc.items() if name not in ("id", "meta")}
+        patched = apply_patch(kept, body, USER_SCHEMA)
+        manager = _manager(patched.doc)
+        if manager != _manager(kept) and manager is not None and manager not in self.users:
+            raise InvalidValueError("manager is nobody's id.")
+        self._refuse_taken(self.users, "userName", patched.doc | {"id": doc["id"]})
+        self._write(doc, patched.doc, changed=patched.changed)
 
-    def _resource(self, status: int, doc: dict[str, Any]) -> Reply:
+    def _patch_group(self, doc: Doc, body: Any) -> None:
+        changes, rest = split_member_operations(body)
+        kept = {name: item for name, item in doc.items() if name not in ("id", "meta")}
+        patched = apply_operations(kept, rest, GROUP_SCHEMA)
+        self._refuse_taken(self.groups, "displayName", patched.doc | {"id": doc["id"]})
+        added = {member.value for member in changes.add}
+        if unknown := added - self.users.keys():
+            raise InvalidValueError(f"There is no {', '.join(sorted(unknown))}.")
+        old = self.members[doc["id"]]
+        new = (set() if changes.replace else old - changes.remove) | added
+        self.members[doc["id"]] = new
+        self._write(doc, patched.doc, changed=patched.changed or old != new)
+
+    def _write(self, doc: Doc, new: Doc, *, changed: bool) -> None:
+        if not changed:
+            return
+        kept = {"id": doc["id"], "meta": doc["meta"]}
+        version = int(doc["meta"]["version"][3:-1]) + 1
+        kept["meta"] |= {"version": f'W/"{version}"', "lastModified": "2026-02-02T03:04:05Z"}
+        doc.clear()
+        doc.update(new | kept)
+
+    def _refuse_taken(self, store: dict[str, Doc], name: str, doc: Doc) -> None:
+        for other in store.values():
+            if other["id"] != doc.get("id") and _key(other[name]) == _key(doc[name]):
+                raise UniquenessError(f"The {name} is taken.")
+
+    def _seen(self, request: web.Request, doc: Doc) -> Doc:
+        """Return a resource with the rows that belong to it, as far as they are asked for."""
+        resource_id = doc["id"]
+        if request.query.get("attributes") == "id":
+            return {"id": resource_id, "schemas": doc["schemas"]}
+        if resource_id in self.members:
+            if request.query.get("excludedAttributes") == "members":
+                return doc
+            return doc | {"members": [{"value": each} for each in self.members[resource_id]]}
+        groups = [{"value": each} for each, members in self.members.items() if resource_id in members]
+        return doc | ({"groups": groups} if groups else {})
+
+    def _matches(self, doc: Doc, filter_: str | None) -> bool:
+        return filter_ is None or all(self._holds(doc, term) for term in filter_.split(" and "))
+
+    def _holds(self, doc: Doc, term: str) -> bool:
+        parsed = re.fullmatch(r'(?P<path>[\w.]+(?:\[type eq "work"\]\.value)?) eq (?P<value>".*")', term)
+        assert parsed, term
+        path, value = parsed["path"], json.loads(parsed["value"])
+        if path in ("externalId", "id"):
+            return bool(doc.get(path) == value)
+        if path in ("userName", "displayName"):
+            return _key(doc.get(path, "")) == _key(value)
+        if path == "members":
+            return str(value) in self.members[doc["id"]]
+        if path == "manager":
+            return bool(_manager(doc) == value)
+        return any(item["type"] == "work" and _key(item["value"]) == _key(value) for item in doc.get("emails", []))
+
+    def _resource(self, status: int, doc: Doc) -> Reply:
         return Reply(status, copy.deepcopy(doc), {"ETag": doc["meta"]["version"]})
 
-    def _list(self, resources: list[dict[str, Any]]) -> Reply:
-        found = copy.deepcopy(resources)
-        doc = {"schemas": [LIST_RESPONSE], "totalResults": len(found), "startIndex": 1, "itemsPerPage": len(found)}
-        return Reply(200, doc | {"Resources": found})
+    def _list(self, resources: list[Doc], request: web.Request | None = None) -> Reply:
+        query = request.query if request else {}
+        start, count = int(query.get("startIndex", 1)), int(query.get("count", 1000))
+        found = copy.deepcopy(resources[start - 1 : start - 1 + count])
+        counts = {"totalResults": len(resources), "startIndex": start, "itemsPerPage": len(found)}
+        return Reply(200, {"schemas": [LIST_RESPONSE], **counts, "Resources": found})
 
-    def _error(self, status: int, detail: str, scim_type: str | None = None) -> Reply:
-        doc = {"schemas": [ERROR], "status": str(status), "detail": detail}
-        return Reply(status, doc | ({"scimType": scim_type} if scim_type else {}))
+    def _error(self, status: int, detail: str) -> Reply:
+        return Reply(status, {"schemas": [ERROR], "status": str(status), "detail": detail})
 
     def _service_provider_config(self) -> Reply:
         urn = "urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"
         scheme = {"type": "oauthbearertoken", "name": "Bearer", "description": "A Secret Token."}
-        return Reply(200, {"schemas": [urn], "filter": {"supported": True}, "authenticationSchemes": [scheme]})
+        features = {name: {"supported": True} for name in ("filter", "patch")}
+        return Reply(200, {"schemas": [urn], **features, "authenticationSchemes": [scheme]})
 
     def _schemas(self) -> Reply:
         names = (
@@ -165,21 +270,14 @@ class ScimDouble:
 
     def _resource_types(self) -> Reply:
         types = [{"id": "User", "endpoint": "/Users", "schema": USER}]
-        if self.groups:
-            types.append(
-                {"id": "Group", "endpoint": "/Groups", "schema": "urn:ietf:params:scim:schemas:core:2.0:Group"}
-            )
+        if self.lists_groups:
+            types.append({"id": "Group", "endpoint": "/Groups", "schema": GROUP})
         return self._list(types)
 
 
-def _holds(doc: dict[str, Any], path: str, value: str) -> bool:
-    if path == "externalId":
-        return bool(doc.get("externalId") == value)
-    if path == "userName":
-        return _key(doc["userName"]) == _key(value)
-    if path == 'emails[type eq "work"].value':
-        return any(item["type"] == "work" and _key(item["value"]) == _key(value) for item in doc.get("emails", []))
-    return False  # displayName of groups, of which there are none
+def _manager(doc: Doc) -> str | None:
+    manager: str | None = doc.get(ENTERPRISE, {}).get("manager", {}).get("value")
+    return manager
 
 
 def _key(value: str) -> str:

@@ -57,6 +57,17 @@ async def test_the_json_report_has_the_numbers() -> None:
     assert 0 < create["p50_ms"] <= create["p95_ms"] <= create["p99_ms"] <= create["max_ms"]
 
 
+async def test_with_groups_the_whole_life_of_a_tenant_is_played() -> None:
+    result = await run("--groups", "3", "--users", "20")
+    assert result.exit_code == 0, result.output
+    assert "No deviation." in result.stdout
+    assert "3 groups created" in result.stdout
+    assert "restart: update" in result.stdout
+    report = json.loads((await run("--groups", "1", "--json")).stdout)
+    assert (report["groups"], report["happened"]["groups created"], report["deviations"]) == (1, 1, [])
+    assert report["requests"]["group: create"]["count"] == 1
+
+
 async def test_a_deviation_is_exit_status_1_and_printed() -> None:
     result = await run(alter=forgets_the_tag)
     assert result.exit_code == 1
@@ -82,6 +93,7 @@ async def test_at_most_fifty_deviations_are_printed() -> None:
         (["--dialect", "klingon"], "klingon"),
         (["--users", "-1"], "--users"),
         (["--concurrency", "0"], "--concurrency"),
+        (["--groups", "-1"], "--groups"),
     ],
 )
 async def test_a_wrong_use_is_exit_status_2_and_says_why(arguments: list[str], says: str) -> None:

@@ -25,6 +25,8 @@ _BEARER: Final = {
 # The schemas of the discovery resources themselves (RFC 7643 §8.7.2).
 _DISCOVERY: Final = (scim2_models.ServiceProviderConfig, scim2_models.ResourceType, scim2_models.Schema)
 _LISTED_COMMON: Final = ("id", "externalid")
+# Not in RFC 7643 §4.2 either: what a client calls a member is taken and not kept.
+_NOT_KEPT: Final = frozenset({f"{GROUP.urn}:members.display"})
 
 
 def service_provider_config(
@@ -139,12 +141,13 @@ def _meta(resource_type: str, location: str) -> dict[str, Any]:
 
 def _schema(urn: str, name: str, description: str, attributes: Iterable[Attribute]) -> dict[str, Any]:
     named = {"name": name or urn, "description": description or name or urn}
-    return {"schemas": [SCHEMA_URN], "id": urn, **named, "attributes": list(_attributes(attributes))}
+    return {"schemas": [SCHEMA_URN], "id": urn, **named, "attributes": list(_attributes(attributes, f"{urn}:"))}
 
 
-def _attributes(attributes: Iterable[Attribute]) -> Iterator[dict[str, Any]]:
+def _attributes(attributes: Iterable[Attribute], prefix: str) -> Iterator[dict[str, Any]]:
     for attribute in attributes:
-        if attribute.returned == "never":
+        path = f"{prefix}{attribute.name}"
+        if attribute.returned == "never" or path in _NOT_KEPT:
             continue
         document: dict[str, Any] = {
             "name": attribute.name,
@@ -162,5 +165,5 @@ def _attributes(attributes: Iterable[Attribute]) -> Iterator[dict[str, Any]]:
         if attribute.reference_types:
             document["referenceTypes"] = list(attribute.reference_types)
         if attribute.sub_attributes:
-            document["subAttributes"] = list(_attributes(attribute.sub_attributes.values()))
+            document["subAttributes"] = list(_attributes(attribute.sub_attributes.values(), f"{path}."))
         yield document

@@ -125,6 +125,9 @@ def test_case_129_no_null_camel_case_and_canonical_values() -> None:
     assert attribute(user, "emails.type")["canonicalValues"] == ["work", "home", "other"]
     assert attribute(user, "phoneNumbers.type")["canonicalValues"][:3] == ["work", "home", "mobile"]
     assert attribute(documents[GROUP_URN], "members.type")["canonicalValues"] == ["User", "Group"]
+    # A member's display is not kept, and RFC 7643 §4.2 does not have it.
+    members = attribute(documents[GROUP_URN], "members")["subAttributes"]
+    assert [each["name"] for each in members] == ["value", "$ref", "type"]
     assert attribute(documents[ENTERPRISE_URN], "manager.$ref")["referenceTypes"] == ["User"]
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 LONGEST_RING = 1000
 """Most job ids of one ring; the worker looks into the ledger anyway, so further ones need no mention."""
 
-_PAUSE_SECONDS = 0.01
+_PAUSE_SECONDS = 0.025
 """Shortest time from one ring to the next: under load it makes many small rings one."""
 
 _log = structlog.get_logger("doorbell")

@@ -129,7 +129,9 @@ async def remove_user(call: Call) -> web.Response:
     """DELETE /Users/{id} (RFC 7644 §3.6)."""
     principal = call.principal
     origin = Origin(principal.tenant_id, principal.actor, call.correlation_id, call.context())
-    await delete_user(call.front.pool, origin, _user_id(call), Precondition.of(call.request).check)
+    await delete_user(
+        call.front.pool, origin, _user_id(call), Precondition.of(call.request).check, schema=call.schemas.user
+    )
     return nothing()
 
 
@@ -149,6 +151,7 @@ async def _change(call: Call, edit: Callable[[dict[str, Any]], Patched]) -> web.
         edit=noting,
         check=Precondition.of(call.request).check,
         schema=call.schemas.user,
+        groups_at=_groups_at(call, projection),
         actor=call.principal.actor,
         correlation_id=call.correlation_id,
         context=call.context(),

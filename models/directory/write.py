@@ -7,7 +7,7 @@ replaced meanwhile is decided again on the new one, so no change is lost.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -18,7 +18,7 @@ from uuid_utils.compat import uuid7
 from models.audit.actions import ACTIONS
 from models.batch import Batcher
 from models.db import ACQUIRE_SECONDS, is_unavailable
-from models.directory.read import Stored, as_uuid
+from models.directory.read import Stored, as_uuid, read_stored
 from models.directory.write_sql import KNOWN, LOCK, READ, RELEASE, RESERVE, WRITE
 from models.errors import InvalidValueError, NotFoundError, UnavailableError, UniquenessError
 from models.jobs import EMAIL
@@ -63,6 +63,8 @@ class Change:
     context: dict[str, Any]
     schema: ResourceSchema = USER
     """What the tenant's users may hold."""
+    groups_at: str | None = None
+    """The SCIM base URL, when the user is wanted with its groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ class UserWriter:
         self._ring = ring
         self._turns: WeakValueDictionary[_Key, asyncio.Lock] = WeakValueDictionary()
         limit, in_flight = settings.intake_batch, settings.intake_in_flight
-        self._reads: Batcher[_Key, tuple[Stored, bool] | None] = Batcher(
+        self._reads: Batcher[Change, tuple[Stored, bool] | None] = Batcher(
             self._read, limit=limit, in_flight=in_flight, isolate=_may_be_ones
         )
         self._writes: Batcher[_Draft, Stored | None] = Batcher(
@@ -188,7 +190,7 @@ class UserWriter:
         # One at a time for each user: those who wait see what those before them did.
         async with self._turns.setdefault((change.tenant_id, change.user_id), asyncio.Lock()):
             for _ in range(_OPTIMISTIC):
-                found = await self._reads.submit((change.tenant_id, change.user_id))
+                found = await self._reads.submit(change)
                 if found is None:
                     raise NotFoundError("There is no user with this id.")
                 before, waiting = found
@@ -217,10 +219,10 @@ class UserWriter:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             async with connection.transaction():
                 invitations = await settle(connection, tenant_id, user_id) or []
-                row = await connection.fetchrow(LOCK, tenant_id, user_id)
+                row = await connection.fetchrow(LOCK, tenant_id, user_id, change.groups_at)
                 if row is None:
                     raise NotFoundError("There is no user with this id.")
-                draft = await self._draft(change, Stored(*row), connection)
+                draft = await self._draft(change, read_stored(row), connection)
                 if draft.renamed:
                     await _rename(connection, draft)
                 [written], due = await _write(connection, [draft])
@@ -230,11 +232,16 @@ class UserWriter:
             self._ring(EMAIL, invitations + due)
         return written
 
-    async def _read(self, keys: Sequence[_Key]) -> list[tuple[Stored, bool] | None]:
+    async def _read(self, changes: Sequence[Change]) -> list[tuple[Stored, bool] | None]:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            rows = await connection.fetch(READ, [tenant for tenant, _ in keys], [user for _, user in keys])
-        found = {row["place"]: (Stored(*row[:5]), row["waiting"]) for row in rows}
-        return [found.get(place) for place in range(1, len(keys) + 1)]
+            rows = await connection.fetch(
+                READ,
+                [change.tenant_id for change in changes],
+                [change.user_id for change in changes],
+                [change.groups_at for change in changes],
+            )
+        found = {row["place"]: (read_stored(row), row["waiting"]) for row in rows}
+        return [found.get(place) for place in range(1, len(changes) + 1)]
 
     async def _write_many(self, drafts: Sequence[_Draft]) -> list[Stored | None]:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
@@ -277,7 +284,8 @@ async def _write(connection: Connection, drafts: Sequence[_Draft]) -> tuple[list
         if not draft.diff:
             written.append(before)
         elif key in modified:
-            written.append(Stored(before.id, draft.doc, before.version + 1, before.created_at, modified[key]))
+            version = before.version + 1
+            written.append(replace(before, doc=draft.doc, version=version, last_modified=modified[key]))
         else:
             written.append(None)
     return written, [row["job_id"] for row in rows if row["due"]]

@@ -164,7 +164,7 @@ async def test_delete_of_a_create_that_cannot_be_applied(api: Api) -> None:
     ]
 
 
-async def test_a_group_forgets_a_deleted_member(api: Api) -> None:
+async def test_a_user_is_written_with_its_groups_and_forgotten_by_them_when_deleted(api: Api) -> None:
     caller = await api.caller()
     user = await caller.create(document(ANA))
     async with store(api.settings) as connection:
@@ -177,6 +177,12 @@ async def test_a_group_forgets_a_deleted_member(api: Api) -> None:
         )
         member = "INSERT INTO membership (tenant_id, group_id, member_id, member_type) VALUES ($1, $2, $3, 'User')"
         await connection.execute(member, caller.tenant.id, group, uuid.UUID(user["id"]))
+        for values in ({"title": "x"}, {"title": "x"}, {"userName": "new"}):  # each way of a write
+            answer = await patch(caller, user["id"], setting("legacy", values))
+            assert [one["value"] for one in answer.json["groups"]] == [str(group)]
+            assert (await caller.get(f"/Users/{user['id']}")).json == answer.json
+        answer = await patch(caller, user["id"], setting("legacy", {"title": "y"}), "?excludedAttributes=groups")
+        assert "groups" not in answer.json
         assert (await delete(caller, user["id"])).status == 204
         assert await connection.fetchval("SELECT count(*) FROM membership WHERE tenant_id = $1", caller.tenant.id) == 0
         assert await connection.fetchval("SELECT version FROM groups WHERE id = $1", group) == 2

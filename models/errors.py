@@ -17,6 +17,7 @@ UsherError
 │   ├── NotFoundError           404                no such resource or route
 │   ├── MethodNotAllowedError   405                the route exists, the method does not
 │   ├── BodyTimeoutError        408                the body did not arrive in time
+│   ├── ConflictError           409                what it depends on is not there
 │   ├── UniquenessError         409 uniqueness     a value that must be unique is taken
 │   ├── PreconditionError       412                If-Match names another version
 │   ├── TooLargeError           413                the body or its content is over a limit
@@ -153,6 +154,12 @@ class BodyTimeoutError(ClientError):
     """The body of the request did not arrive in time."""
 
     status = 408
+
+
+class ConflictError(ClientError):
+    """The request depends on something that is not there."""
+
+    status = 409
 
 
 class UniquenessError(ClientError):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from api.auth import Principal
     from api.scim.front import Front
     from models.directory.schemas import TenantSchemas
+    from models.errors import HttpError
 
 _MOST_NAMED = 20
 
@@ -31,6 +32,10 @@ class Call:
     """The route's template, such as `/Users/{id}`; safe to log, unlike the path."""
     resource_id: str = ""
     ignored: list[str] = field(default_factory=list)
+    part: tuple[UUID, int] | None = None
+    """The correlation id of the bulk request that this is an operation of, and its place in it."""
+    refused: HttpError | None = None
+    """Why it is not even begun."""
     _principal: Principal | None = None
 
     @property
@@ -59,4 +64,7 @@ class Call:
 
     def context(self) -> dict[str, Any]:
         """Return what an audit event says of the request: no path, no query, no body."""
-        return {"method": self.request.method, "route": self.route, "ip": self.request.remote}
+        said: dict[str, Any] = {"method": self.request.method, "route": self.route, "ip": self.request.remote}
+        if self.part is not None:
+            said["bulk"], said["operation"] = str(self.part[0]), self.part[1]
+        return said

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from api.requests import query_text
+from api.scim.bulk import MAX_OPERATIONS
 from api.scim.responses import answer, everything
 from models.errors import ForbiddenError, NotFoundError
 from models.scim import discovery
@@ -22,7 +23,12 @@ async def service_provider_config(call: Call) -> web.Response:
     settings = call.front.settings
     return answer(
         discovery.service_provider_config(
-            settings.scim_url, max_results=settings.max_page_size, max_payload=settings.max_body_bytes, patch=True
+            settings.scim_url,
+            max_results=settings.max_page_size,
+            max_payload=settings.max_body_bytes,
+            patch=True,
+            bulk=True,
+            max_operations=MAX_OPERATIONS,
         )
     )
 

@@ -17,7 +17,7 @@ from aiohttp import HttpVersion11, web
 from uuid_utils.compat import uuid7
 
 from api.auth import RefusedError, authorization
-from api.scim import discovery, groups, users
+from api.scim import bulk, discovery, groups, me, users
 from api.scim.call import Call
 from api.scim.responses import error_answer
 from models.audit.record import ANONYMOUS, Event
@@ -53,6 +53,13 @@ class Endpoint:
     one: dict[str, Handler] = field(default_factory=dict)
     open: bool = False
     """Whether it answers without a token (RFC 7644 §4 wants the discovery documents readable)."""
+    lasting: bool = False
+    """Whether it has no time limit as a whole, because its parts have."""
+
+
+async def _bulk(call: Call) -> web.Response:
+    """POST /Bulk, each operation of which is answered here as a request is."""
+    return await bulk.bulk(call, _answer)
 
 
 _ENDPOINTS = {
@@ -78,6 +85,8 @@ _ENDPOINTS = {
                 "DELETE": groups.remove_group,
             },
         ),
+        Endpoint("Bulk", {"POST": _bulk}, lasting=True),
+        Endpoint("Me", me.HANDLERS, me.HANDLERS),
         Endpoint("ServiceProviderConfig", {"GET": discovery.service_provider_config}, open=True),
         Endpoint("ResourceTypes", {"GET": discovery.resource_types}, {"GET": discovery.resource_type}, open=True),
         Endpoint("Schemas", {"GET": discovery.schemas}, {"GET": discovery.schema}, open=True),
@@ -159,19 +168,27 @@ def _deny(call: Call, error: ClientError) -> None:
 
 
 async def _handle(call: Call, tail: str) -> web.Response:
-    request = call.request
+    if call.refused is not None:
+        raise call.refused
     endpoint, handler = _route(call, tail)
-    header = authorization(request)
-    if header is not None or not endpoint.open:
+    header = authorization(call.request)
+    if call.part is None and (header is not None or not endpoint.open):
         call.principal = await call.front.tokens.authenticate(header, "scim")
+    if endpoint.lasting:
+        return await handler(call)
     async with asyncio.timeout(call.front.settings.request_seconds):
         return await handler(call)
 
 
 async def answer_call(front: Front, request: web.Request, tail: str) -> web.Response:
     """Answer any request below /scim/v2; ``tail`` is the path after that."""
+    return await _answer(Call(front, request, uuid7(), route="(unknown)"), tail)
+
+
+async def _answer(call: Call, tail: str) -> web.Response:
+    """Answer a call and log it; ``tail`` is the path."""
     started = time.perf_counter()
-    call = Call(front, request, uuid7(), route="(unknown)")
+    request = call.request
     correlation = str(call.correlation_id)
     scim_type = None
     try:
@@ -196,6 +213,8 @@ async def answer_call(front: Front, request: web.Request, tail: str) -> web.Resp
     }
     if call.tenant_id is not None:
         line["tenant_id"] = str(call.tenant_id)
+    if call.part is not None:
+        line["bulk"] = str(call.part[0])
     if scim_type:
         line["scim_type"] = scim_type
     if call.ignored:

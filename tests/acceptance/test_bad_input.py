@@ -269,8 +269,7 @@ async def test_a_body_that_does_not_come(api: Api, caller: Caller, head: bytes) 
         "/Nothing",
         "/Users/a/b",
         "/users.json",
-        "/Bulk",
-        "/Me",
+        "/Bulk/x",
         "/.search",
         "/Users/.search/x",
         "/Schemas/urn:nothing",
@@ -302,6 +301,7 @@ async def test_unknown_routes(caller: Caller, path: str) -> None:
         ("TRACE", "/Users", "GET, POST"),
         ("OPTIONS", "/Users", "GET, POST"),
         ("PROPFIND", "/Users", "GET, POST"),
+        ("GET", "/Bulk", "POST"),
     ],
 )
 async def test_wrong_methods(caller: Caller, method: str, path: str, allow: str) -> None:

@@ -115,14 +115,22 @@ class Job:
         return not found
 
     async def each(self, phase: str, items: Sequence[Item], work: Callable[[Item], Awaitable[None]]) -> None:
-        """Do the work of a phase for all items, as many at once as there are connections."""
+        """Do the work of a phase for all items, and say how far it has come."""
         done = self.on_phase(phase, len(items))
+
+        async def and_count(item: Item) -> None:
+            await work(item)
+            done()
+
+        await self.at_once(items, and_count)
+
+    async def at_once(self, items: Sequence[Item], work: Callable[[Item], Awaitable[None]]) -> None:
+        """Do some work for all items, for as many at once as there are connections."""
         waiting = iter(items)
 
         async def take(waiting: Iterator[Item]) -> None:
             for item in waiting:  # shared: each task takes the next one
                 await work(item)
-                done()
 
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self.report.concurrency):

@@ -104,6 +104,25 @@ async def test_everyone_whom_entra_pushes_arrives_once_and_is_invited_once(ready
         assert await sent() == invitable
 
 
+async def test_a_whole_tenant_lives_in_both_dialects_and_ends_as_it_should(ready: dict[str, Any]) -> None:
+    database = await asyncpg.connect(ready["database_url"])
+    try:
+        for seed, dialect in ("11", "mixed"), ("12", "legacy"), ("13", "compliant"):
+            before = await database.fetchval("SELECT count(*) FROM groups")
+            report = simulated(ready, "--users", "40", "--groups", "8", "--dialect", dialect, "--seed", seed)
+            happened = report["happened"]
+            assert happened.keys() >= {"updated", "renamed", "disabled", "deleted", "created anew", "on-demand runs"}
+            assert happened["memberships added"] > happened["memberships removed"] > 40
+            assert report["requests"]["add one member"]["count"] == 40
+            kept = happened["groups created"] - happened["groups deleted"]
+            assert await database.fetchval("SELECT count(*) FROM groups") - before == kept == 8
+    finally:
+        await database.close()
+    done = usher("simulate", "--url", ready["scim_url"], "--token", ready["token"], "--groups", "1", "--seed", "11")
+    assert done.returncode == 2
+    assert "leave --seed away" in done.stderr
+
+
 def test_a_token_that_is_not_good_and_a_port_where_nobody_listens_are_exit_status_2(ready: dict[str, Any]) -> None:
     for url, token, says in [
         (ready["scim_url"], f"{ready['token'][:-1]}!", "token is refused"),

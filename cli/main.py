@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Name: where it is (a function, or a Typer with commands of its own), and the sentence that `usher --help` shows,
 # which must be the first of its own help.
 COMMANDS = {
-    "up": ("cli.up:up", "Run all of Usher on this machine, with servers of its own."),
+    "up": ("cli.up:up", "Run everything here: PostgreSQL, Redis, a mail catcher, the API and workers."),
     "api": ("cli.processes:api", "Serve SCIM, invitations, health and pages."),
     "worker": ("cli.processes:worker", "Apply accepted creates, send invitations, look after the ledger."),
     "migrate": ("cli.processes:migrate", "Bring the database to the newest schema; safe to run again."),

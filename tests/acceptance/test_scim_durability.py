@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -17,21 +18,21 @@ from redis.asyncio import Redis
 
 from cli.embedded.postgres import EmbeddedPostgres
 from cli.embedded.valkey import EmbeddedValkey
+from models.jobs import PROVISION, redis_queue
 from models.migrations import run
 from models.settings import Settings, load_settings
 from tests.support.api import (
     SECRET_KEY,
     Caller,
-    Fleet,
     altered,
     document,
     make_tenant,
-    processes,
     serving,
     store,
     until,
     work_email,
 )
+from tests.support.processes import Fleet, processes
 from tests.support.servers import reachable_folder
 
 if TYPE_CHECKING:
@@ -121,14 +122,21 @@ async def test_shows_3_flushall_with_500_waiting_loses_nobody(ground: Ground, tm
     async with usher(ground, tmp_path) as (fleet, caller):
         await asyncio.gather(*(caller.create(document(f"user{number}")) for number in range(500)))
         async with Redis.from_url(ground.valkey.url) as redis:
-            assert await redis.dbsize() > 0  # rings that nobody has answered
+
+            async def rung() -> int:
+                return int(await redis.zcard(redis_queue(PROVISION)))
+
+            await until(rung, "rings that nobody answers")
             await redis.flushall()
             await fleet.workers[0].start()
             await applied(ground, caller, 500, 60)
-            # And while it works: rings vanish between the api and the worker.
-            for number in range(500, 600):
-                await caller.create(document(f"user{number}"))
-                await redis.flushall()
+            # And once it works: rings that vanish on their way to it.
+            fleet.workers[0].send(signal.SIGSTOP)
+            await asyncio.gather(*(caller.create(document(f"more{number}")) for number in range(100)))
+            await fleet.apis[0].stop()  # with its last ring on the way
+            assert await rung()
+            await redis.flushall()
+            fleet.workers[0].send(signal.SIGCONT)
             await applied(ground, caller, 600, 60)
 
 

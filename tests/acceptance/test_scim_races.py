@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.api import Answer, document, processes, store
+from tests.support.api import Answer, document, store
+from tests.support.processes import processes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

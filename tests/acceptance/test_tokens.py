@@ -22,13 +22,12 @@ from tests.support.api import (
     altered,
     apply_all,
     document,
-    free_ports,
-    processes,
     serving,
     store,
     until,
     work_email,
 )
+from tests.support.processes import free_ports, processes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

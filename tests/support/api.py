@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import socket
-import sys
 import uuid
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
@@ -18,7 +15,6 @@ from urllib.parse import quote_plus
 import aiohttp
 import asyncpg
 from aiohttp import web
-from pydantic import SecretStr
 from redis.asyncio import Redis
 from uuid_utils.compat import uuid7
 from yarl import URL
@@ -36,7 +32,6 @@ from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-    from pathlib import Path
 
     from tests.support.servers import Servers
 
@@ -51,7 +46,6 @@ SCIM_TYPES = {
 }
 SECRET_KEY = "a-secret-key-for-tests-of-enough-length"
 _ANSWER_SECONDS = 30.0
-_START_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -289,110 +283,3 @@ def altered(settings: Settings, **changes: Any) -> Settings:
 async def until(predicate: Callable[[], Awaitable[object]], what: str, seconds: float = 10) -> None:
     """Wait until an asynchronous predicate is truthy."""
     _: object = await wait_until(predicate, what, seconds)
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-class Process:
-    """A real `usher` process of one of the kinds `api` and `worker`."""
-
-    def __init__(self, settings: Settings, arguments: Sequence[str], log: Path) -> None:
-        """Take the settings to run with, what follows `usher`, and a file for what it says."""
-        self.settings = settings
-        self.log = log
-        self._arguments = arguments
-        self._process: asyncio.subprocess.Process | None = None
-        self._begin = 0
-
-    @property
-    def scim_url(self) -> str:
-        """Where it is reached, if it is an api."""
-        return f"http://127.0.0.1:{self.settings.port}/scim/v2"
-
-    @property
-    def said(self) -> str:
-        """What it has logged since it was started last."""
-        with self.log.open("rb") as file:
-            file.seek(self._begin)
-            return file.read().decode(errors="replace")
-
-    async def start(self) -> None:
-        """Start it and wait until it says that it works."""
-        self._begin = self.log.stat().st_size if self.log.exists() else 0
-        with self.log.open("ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "cli.main", *self._arguments),
-                env=_environment(self.settings),
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        process, mark = self._process, f'"action":"{self._arguments[0]}.start"'
-        await wait_until(lambda: mark in self.said or process.returncode is not None, mark, _START_SECONDS)
-        assert process.returncode is None, self.said
-
-    async def stop(self) -> int:
-        """Have it stop in order and return its exit status."""
-        return await self._end(signal.SIGTERM)
-
-    async def kill(self) -> None:
-        """End it at once, as a crash of the machine would."""
-        await self._end(signal.SIGKILL)
-
-    async def _end(self, number: signal.Signals) -> int:
-        process, self._process = self._process, None
-        if process is None:
-            return 0
-        with suppress(ProcessLookupError):
-            process.send_signal(number)
-        async with asyncio.timeout(40):
-            return await process.wait()
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    values = {name: getattr(settings, name) for name in settings.model_fields_set}
-    known = {key: value for key, value in os.environ.items() if not key.startswith("USHER_")}
-    for name, value in values.items():
-        known[f"USHER_{name.upper()}"] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-    return known
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """The processes of a test."""
-
-    apis: list[Process]
-    workers: list[Process]
-
-
-@asynccontextmanager
-async def processes(settings: Settings, folder: Path, *, apis: int = 1, workers: int = 0) -> AsyncIterator[Fleet]:
-    """Start real processes over the same servers, each api on ports of its own; kill what is left at the end.
-
-    They call themselves by the address of the first, as behind a load balancer.
-
-    Args:
-        settings: which servers to use.
-        folder: where their logs go.
-        apis: front ends to start.
-        workers: workers to make; the test starts them.
-    """
-    ports = free_ports(2 * apis)
-    fleet = Fleet([], [])
-    for number in range(apis):
-        port, admin_port = ports[2 * number : 2 * number + 2]
-        own = altered(settings, port=port, admin_port=admin_port, public_url=f"http://127.0.0.1:{ports[0]}")
-        fleet.apis.append(Process(own, ["api"], folder / f"api-{number}.log"))
-    fleet.workers.extend(Process(settings, ["worker"], folder / f"worker-{number}.log") for number in range(workers))
-    try:
-        await asyncio.gather(*(one.start() for one in fleet.apis))
-        yield fleet
-    finally:
-        await asyncio.gather(*(one.kill() for one in (*fleet.apis, *fleet.workers)))

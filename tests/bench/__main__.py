@@ -14,14 +14,31 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from tests.bench.generator import WrongAnswerError
+from tests.bench.lookups import match_section
 from tests.bench.measure import summary
 from tests.bench.table import show
-from tests.bench.workloads import SECTIONS, SIZES, Bench
+from tests.bench.workloads import SIZES, Bench, applied_section, create_section, cycle_section, load_section
+from tests.bench.writes import members_section, patch_section
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.bench.measure import Workload
+
+SECTIONS: dict[str, Callable[[Bench], Awaitable[list[Workload]]]] = {
+    "load": load_section,
+    "create": create_section,
+    "applied": applied_section,
+    "cycle": cycle_section,
+    "match": match_section,
+    "patch": patch_section,
+    "members": members_section,
+}
 
 
 def _arguments() -> argparse.Namespace:

@@ -132,9 +132,9 @@ def _share(plan: Plan, processes: int) -> list[Plan]:
     for index in range(processes):
         count = plan.count // processes + (index < plan.count % processes)
         connections = plan.connections // processes + (index < plan.connections % processes)
-        # Matches all choose from the same users, each process with another beginning of its dice.
+        # What is drawn is drawn from the same users, by each process with another beginning of its dice.
         parts.append(replace(plan, count=count, connections=connections, first=first, dice=plan.dice + index))
-        first += 0 if plan.script == "match" else count
+        first += 0 if plan.draws else count
     return parts
 
 

@@ -127,6 +127,8 @@ def _length(data: bytes) -> int:
     field = data.find(b"Content-Length: ", 0, head)
     if field < 0:
         field = data[:head].lower().find(b"content-length: ")
+        if field < 0 and data.startswith(b"HTTP/1.1 204"):
+            return head + 4
         if field < 0:
             raise ConnectionError(f"an answer without Content-Length: {data[:200]!r}")
     return head + 4 + int(data[field + 16 : data.find(b"\r", field + 16)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from tests.bench.scripts import DOMAIN, document, user_name
+from tests.bench.scripts import DOMAIN, RARE, document, rare, user_id, user_name
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -49,6 +49,56 @@ async def fill(usher: Usher, count: int) -> None:
         await usher.database.execute(_FILL, usher.tenant_id, json.dumps(template), first, last, timeout=600)
     for statement in ("VACUUM ANALYZE users", "VACUUM ANALYZE identifier", "CHECKPOINT"):
         await usher.database.execute(statement, timeout=600)
+
+
+async def make_rare(usher: Usher, count: int) -> None:
+    """Give some of ``count`` loaded users a title, family name and department that nobody else has."""
+    people = [(user_id(number * count // RARE), rare(number)) for number in range(RARE)]
+    await usher.database.executemany(
+        "UPDATE users SET doc = jsonb_set(jsonb_set(jsonb_set(doc, '{title}', to_jsonb($3::text)),"
+        " '{name,familyName}', to_jsonb($3::text)),"
+        " '{urn:ietf:params:scim:schemas:extension:enterprise:2.0:User,department}', to_jsonb($3::text))"
+        " WHERE tenant_id = $1 AND id = $2::uuid",
+        [(usher.tenant_id, who, value) for who, value in people],
+    )
+    await usher.database.execute("VACUUM ANALYZE users", timeout=600)
+
+
+async def fill_group(usher: Usher, size: int) -> str:
+    """Make a group of the first ``size`` loaded users, straight in the tables; return its id."""
+    group_id = await usher.database.fetchval(
+        "INSERT INTO groups (tenant_id, id, display_name_key, doc, created_at, last_modified)"
+        " VALUES ($1, gen_random_uuid(), $2::text, jsonb_build_object('displayName', $2::text,"
+        " 'schemas', jsonb_build_array('urn:ietf:params:scim:schemas:core:2.0:Group')), now(), now()) RETURNING id",
+        usher.tenant_id,
+        f"group of {size}",
+    )
+    await usher.database.execute(
+        "INSERT INTO membership (tenant_id, group_id, member_id, member_type)"
+        " SELECT $1, $2, id, 'User' FROM (SELECT id FROM users WHERE tenant_id = $1 ORDER BY id LIMIT $3) AS first",
+        usher.tenant_id,
+        group_id,
+        size,
+        timeout=600,
+    )
+    await usher.database.execute("VACUUM ANALYZE membership", timeout=600)
+    return str(group_id)
+
+
+async def sum_versions(usher: Usher) -> int:
+    """Return how often users were changed: every change is a version."""
+    counted: int = await usher.database.fetchval(
+        "SELECT coalesce(sum(version), 0) FROM users WHERE tenant_id = $1", usher.tenant_id
+    )
+    return counted
+
+
+async def count_members(usher: Usher, group_id: str) -> int:
+    """Return how many members a group has."""
+    counted: int = await usher.database.fetchval(
+        "SELECT count(*) FROM membership WHERE tenant_id = $1 AND group_id = $2::uuid", usher.tenant_id, group_id
+    )
+    return counted
 
 
 async def commit_rate(usher: Usher, connections: int, count: int) -> float:

@@ -69,14 +69,16 @@ class Load:
         script: str,
         connections: int,
         population: int = 0,
+        target_of: str = "",
     ) -> None:
-        """Take where to go, which script to run there, and for ``match`` the number of users to choose from."""
+        """Take where to go, which script to run there, and the plan's population and target."""
         self._bench = bench
         self._generator = generator
         self._target = target
         self._script = script
         self._connections = connections
         self._population = population
+        self._target_of = target_of
         self._count = 50 * connections  # until a first round has shown how many fit into one
 
     async def round(self, number: int) -> tuple[Round, str]:
@@ -92,6 +94,7 @@ class Load:
             count=self._count,
             connections=self._connections,
             population=self._population,
+            target=self._target_of,
             dice=1000 * (number + 1),
         )
         seen = await self._generator.run(plan)
@@ -107,10 +110,11 @@ class Load:
             known = await store.count_known(self._target, group)
             if known != seen.runs:
                 raise WrongAnswerError(f"{seen.runs} creates were answered 201, {known} are known")
-        return _sample(seen, before, after)
+        return sample_of(seen, before, after)
 
 
-def _sample(seen: Round, before: dict[str, float], after: dict[str, float], rate: float | None = None) -> Sample:
+def sample_of(seen: Round, before: dict[str, float], after: dict[str, float], rate: float | None = None) -> Sample:
+    """Return what is counted of a round: its rate, or the one that is given, times, and processor time."""
     return Sample(
         rate=seen.rate if rate is None else rate,
         times={kind: quantiles(seconds) for kind, seconds in seen.latencies.items()},
@@ -198,34 +202,6 @@ async def cycle_section(bench: Bench) -> list[Workload]:
     return workloads
 
 
-async def match_section(bench: Bench) -> list[Workload]:
-    """Match by userName in directories of several sizes, each in a store of its own."""
-    async with AsyncExitStack() as stack:
-        generator = await stack.enter_async_context(Generator(bench.load_processes))
-        workloads = []
-        for size in bench.sizes:
-            bench.say(f"match: loading {size} users")
-            target = await stack.enter_async_context(
-                usher(bench.folder, f"match{size}", processes=bench.processes, workers=0)
-            )
-            await store.fill(target, size)
-            for connections in _CONNECTIONS[:2]:
-                load = Load(bench, generator, target, "match", connections, population=size)
-                workloads.append(Workload("match", f"match among {size} @{connections}", "matches", load.sample))
-        workloads.sort(key=lambda workload: int(workload.name.rpartition("@")[2]))
-        await measure_in_turn(workloads, bench.rounds, bench.say)
-    return workloads
-
-
-SECTIONS: dict[str, Callable[[Bench], Awaitable[list[Workload]]]] = {
-    "load": load_section,
-    "create": create_section,
-    "applied": applied_section,
-    "cycle": cycle_section,
-    "match": match_section,
-}
-
-
 def _commits(bench: Bench, target: Usher, connections: int) -> Callable[[int], Awaitable[Sample]]:
     count = 50 * connections
 
@@ -247,7 +223,7 @@ def _applied(load: Load, target: Usher) -> Callable[[int], Awaitable[Sample]]:
         applied = await store.count_applied(target, group)
         if applied != seen.runs:
             raise WrongAnswerError(f"{seen.runs} creates were answered 201, {applied} are applied, audited and invited")
-        return _sample(seen, before, after, seen.runs / (ended - seen.began))
+        return sample_of(seen, before, after, seen.runs / (ended - seen.began))
 
     return measure
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import socket
 import struct
 import termios
 import threading
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from rich.console import Console
 
 from tests.bench.generator import Generator, WrongAnswerError, serving
 from tests.bench.load import drive
 from tests.bench.measure import Sample, Workload, measure_in_turn, quantiles, ratio, summary
-from tests.bench.scripts import Plan, document, render, user_name
+from tests.bench.scripts import Plan, document, render, user_id, user_name
+from tests.bench.table import show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,6 +114,86 @@ def test_a_wrong_answer_to_a_create_is_counted(answer: Callable[[bytes], bytes])
 )
 def test_a_wrong_answer_to_a_match_is_counted(answer: Callable[[bytes], bytes]) -> None:
     assert driven(plan("match", population=1), answer).wrong_count == 3
+
+
+def no_content(request: bytes) -> bytes:
+    assert request.startswith(b"PATCH /scim/v2/Groups/g7 HTTP/1.1")
+    return b"HTTP/1.1 204 No Content\r\nETag: x\r\n\r\n"
+
+
+def member_plan() -> Plan:
+    return replace(plan("member", population=10), target="g7")
+
+
+@pytest.mark.parametrize("piece", [1, 1 << 20])
+def test_members_come_and_go_and_are_answered_without_a_body(piece: int) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def answer(request: bytes) -> bytes:
+        asked.extend(json.loads(request.partition(b"\r\n\r\n")[2])["Operations"])
+        return no_content(request)
+
+    outcome = driven(member_plan(), answer, piece)
+    assert outcome.wrong_count == 0
+    assert [len(seconds) for seconds in outcome.latencies] == [3, 3]
+    assert [operation["op"] for operation in asked] == ["Add", "Remove"] * 3
+    ids = [operation["value"][0]["value"] for operation in asked]
+    assert ids[::2] == ids[1::2] == [user_id(number) for number in (10, 11, 12)]
+
+
+def test_a_wrong_answer_to_a_member_is_counted_and_the_removal_is_not_sent() -> None:
+    outcome = driven(member_plan(), lambda _: reply(400, {}))
+    assert outcome.wrong_count == 3
+    assert [len(seconds) for seconds in outcome.latencies] == [3, 0]
+
+
+def patched(request: bytes) -> dict[str, Any]:
+    assert request.startswith(b"PATCH /scim/v2/Users/")
+    [operation] = json.loads(request.partition(b"\r\n\r\n")[2])["Operations"]
+    return {operation["path"]: operation["value"]}
+
+
+def test_a_patch_is_right_when_the_new_value_is_answered() -> None:
+    assert driven(plan("patch", population=2), lambda request: reply(200, patched(request))).wrong_count == 0
+    assert driven(plan("patch", population=2), lambda _: reply(200, {"title": "Buyer"})).wrong_count == 3
+    assert driven(plan("patch", population=2), lambda request: reply(204, patched(request))).wrong_count == 3
+
+
+def test_a_filter_is_right_when_one_with_the_value_is_answered_and_a_page_when_all_are_counted() -> None:
+    def filtered(request: bytes) -> bytes:
+        question = parse_qs(urlsplit(request.split(b" ")[1].decode()).query)["filter"][0]
+        path, _, value = question.partition(" eq ")
+        return reply(200, {"totalResults": 1, "Resources": [{path: value.strip('"')}]})
+
+    a_filter = replace(plan("filter", population=9), target="title")
+    assert driven(a_filter, filtered).wrong_count == 0
+    assert driven(a_filter, lambda _: reply(200, {"totalResults": 1, "Resources": [{"title": "x"}]})).wrong_count == 3
+    a_page = replace(plan("page", population=9), target="count=2&cursor=c")
+    people = [document(user_name("g", 0))]
+    assert driven(a_page, lambda _: reply(200, {"totalResults": 9, "Resources": people})).wrong_count == 0
+    assert driven(a_page, lambda _: reply(200, {"totalResults": 8, "Resources": people})).wrong_count == 3
+    assert driven(a_page, lambda _: reply(200, {"totalResults": 9, "Resources": []})).wrong_count == 3
+
+
+def test_sizes_are_compared_where_both_were_measured() -> None:
+    def measured(name: str, kind: str, milliseconds: float) -> dict[str, Any]:
+        times = {quantile: {"median": milliseconds} for quantile in ("p50", "p95", "p99")}
+        return {"section": "s", "name": name, "times_ms": {kind: times}}
+
+    results = [
+        measured("title eq among 1000 @1", "filter", 2.0),
+        measured("title eq among 1000000 @1", "filter", 2.5),
+        measured("match among 1000 @16", "match", 2.0),
+        measured("page 1 of 1000000 @1", "page", 1.0),
+        measured("page 5000 of 1000000 @1", "page", 1.75),
+    ]
+    console = Console(width=200)
+    with console.capture() as capture:
+        show(results, console)
+    shown = capture.get()
+    assert re.search(r"title eq p95, users, 1,000,000 over 1,000 +at most 1.5 +1.25", shown)
+    assert re.search(r"page by cursor, median, number of the page, 5,000 over 1 +at most 2 +1.75", shown)
+    assert "match p95" not in shown
 
 
 def test_a_list_may_be_spelled_with_spaces_and_its_total_last() -> None:

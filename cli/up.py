@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -120,6 +121,7 @@ class Instance:
         }
         settings = load_settings(**chosen, **{name: url for name, url in urls.items() if url})
         environment = _environment(settings)
+        write_private(self.home / "env", "".join(f"{key}={shlex.quote(text)}\n" for key, text in environment.items()))
         self._await_servers(postgres, valkey)
         self._migrate(environment, postgres)
         self._run(UsherCommand(self.home, "api", ["api", "--processes", str(processes)], environment))
@@ -150,12 +152,14 @@ class Instance:
         beside = _relative(installed) if installed.exists() else f"{sys.executable} -m cli.main"
         usher = "usher" if shutil.which("usher") else beside
         self.say(f"Ready after {time.monotonic() - self._began:.1f} s.\n")
+        env_file = _relative(self.home / "env")
         rows = {
             "Tenant URL": addresses["scim_url"],
             "Secret Token": addresses["token"],
             "Mailbox": addresses["mailbox_url"] or "none here: USHER_SMTP_URL names a server of your own",
             "Internal": f"{addresses['admin_url']}  (/livez, /readyz)",
             "Database": _without_password(addresses["database_url"]),
+            "Settings": f"{env_file}  (for the other commands: set -a; . {env_file})",
             "Logs": _relative(self.home / "log"),
         }
         for name, value in rows.items():

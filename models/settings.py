@@ -158,9 +158,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.lease_beat_seconds * 2 >= self.lease_seconds:
-            raise ValueError("lease_beat_seconds must be less than half of lease_seconds")
+            raise ValueError("USHER_LEASE_BEAT_SECONDS must be less than half of USHER_LEASE_SECONDS")
         if self.page_size > self.max_page_size:
-            raise ValueError("page_size must not be larger than max_page_size")
+            raise ValueError("USHER_PAGE_SIZE must not be larger than USHER_MAX_PAGE_SIZE")
         return self
 
     @property

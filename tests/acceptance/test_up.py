@@ -109,6 +109,13 @@ async def test_a_first_start_a_stop_a_kill_and_the_starts_after_them(data_dir: P
         assert first["pid"] == run.process.pid
         assert first["data_dir"] == str(data_dir)
         assert (data_dir / "ready.json").stat().st_mode & 0o077 == 0
+        assert (data_dir / "env").stat().st_mode & 0o077 == 0
+        listed = subprocess.run(
+            ["sh", "-c", f'set -a; . "{data_dir}/env"; exec "{sys.executable}" -m cli.main tenant list --json'],
+            capture_output=True,
+            check=True,
+        )
+        assert [tenant["name"] for tenant in json.loads(listed.stdout)] == ["default"]
         for url in (f"{first['scim_url']}/ServiceProviderConfig", f"{first['admin_url']}/readyz", first["mailbox_url"]):
             assert await status(session, url) == 200, url
         connection = await asyncpg.connect(first["database_url"])

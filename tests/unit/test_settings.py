@@ -139,14 +139,14 @@ def test_a_short_secret_key_is_refused() -> None:
 
 
 def test_a_lease_outlives_a_missed_beat() -> None:
-    assert "lease_beat_seconds must be less than half of lease_seconds" in refusal(
+    assert "USHER_LEASE_BEAT_SECONDS must be less than half of USHER_LEASE_SECONDS" in refusal(
         lease_seconds=20, lease_beat_seconds=10
     )
     assert load_settings(**NEEDED, lease_seconds=20.5, lease_beat_seconds=10)
 
 
 def test_a_page_is_not_larger_than_the_largest() -> None:
-    assert "page_size must not be larger than max_page_size" in refusal(page_size=11, max_page_size=10)
+    assert "USHER_PAGE_SIZE must not be larger than USHER_MAX_PAGE_SIZE" in refusal(page_size=11, max_page_size=10)
     assert load_settings(**NEEDED, page_size=10, max_page_size=10)
 
 

@@ -11,8 +11,9 @@ from aiohttp import web
 from api import health, invitations
 from api.auth import TokenCache
 from api.denials import Denials
-from api.keys import DENIALS, DRAINING, INTAKE, POOL, RING, SETTINGS, TOKENS, WRITER
+from api.keys import DENIALS, DRAINING, INTAKE, LATER, POOL, RING, SETTINGS, TOKENS, WRITER
 from api.ring import Ring
+from api.scim.asynchronous import Deferrals
 from api.scim.dispatch import add_routes
 from api.scim.front import Front
 from models.db import open_pool
@@ -33,6 +34,7 @@ class Faces:
 
     async def close(self) -> None:
         """Finish what was accepted, then let go of the servers; after the listeners have stopped."""
+        await self.public[LATER].close()
         await self.public[INTAKE].close()
         await self.public[WRITER].close()
         await self.public[DENIALS].close()
@@ -54,8 +56,9 @@ async def make_apps(settings: Settings) -> Faces:
     public[WRITER] = UserWriter(pool, settings, ring.ring)
     public[TOKENS] = TokenCache(pool, settings)
     public[DENIALS] = Denials(pool)
+    public[LATER] = Deferrals(pool, settings)
     public.router.add_routes(invitations.routes())
-    front = Front.make(settings, pool, public[INTAKE], public[WRITER], public[TOKENS], public[DENIALS])
+    front = Front.make(settings, pool, public[INTAKE], public[WRITER], public[TOKENS], public[DENIALS], public[LATER])
     add_routes(public, front)
     internal.router.add_routes(health.routes())
     return Faces(public, internal, draining)

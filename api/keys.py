@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from api.auth import TokenCache
     from api.denials import Denials
     from api.ring import Ring
+    from api.scim.asynchronous import Deferrals
     from models.directory.write import UserWriter
     from models.intake import Intake
 
@@ -23,6 +24,7 @@ INTAKE: web.AppKey[Intake] = web.AppKey("intake")
 WRITER: web.AppKey[UserWriter] = web.AppKey("writer")
 TOKENS: web.AppKey[TokenCache] = web.AppKey("tokens")
 DENIALS: web.AppKey[Denials] = web.AppKey("denials")
+LATER: web.AppKey[Deferrals] = web.AppKey("later")
 RING: web.AppKey[Ring] = web.AppKey("ring")
 DRAINING = web.AppKey("draining", asyncio.Event)
 """Set when the process is about to stop: it is no longer ready, but answers what still comes."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid5
 
 import orjson
+from aiohttp import web
 
 from api.requests import read_object
 from api.scim.call import Call
@@ -26,14 +27,14 @@ from models.scim.schema import compare_key
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from aiohttp import web
-
     from models.errors import HttpError
 
     Perform = Callable[[Call, str], Awaitable[web.Response]]
     """Answers a call, from its path on. Never raises."""
 
 MAX_OPERATIONS = 1000
+OUTCOMES = web.ResponseKey("outcomes", dict)
+"""What became of the operations of a bulk request, by their place in it."""
 _SECONDS = 45.0
 """After them no further operation is begun: a client waits for the answer, and Entra's kind gives up at 60."""
 _TOGETHER = 250
@@ -57,7 +58,9 @@ async def bulk(call: Call, perform: Perform) -> web.Response:
     limit, operations = read_bulk(body, max_operations=MAX_OPERATIONS)
     run = _Run(call, perform, limit, operations)
     await run.run()
-    return answer({"schemas": [BULK_RESPONSE], "Operations": run.outcomes()})
+    response = answer({"schemas": [BULK_RESPONSE], "Operations": list(run.outcomes().values())})
+    response[OUTCOMES] = run.outcomes()
+    return response
 
 
 class _Run:
@@ -74,9 +77,9 @@ class _Run:
         self._outcomes: dict[int, dict[str, Any]] = {}
         self._owed: list[tuple[Operation, str, list[dict[str, Any]]]] = []
 
-    def outcomes(self) -> list[dict[str, Any]]:
-        """Return what became of the operations that were begun, in their order."""
-        return [self._outcomes[index] for index in sorted(self._outcomes)]
+    def outcomes(self) -> dict[int, dict[str, Any]]:
+        """Return what became of the operations that were begun, by their place and in its order."""
+        return dict(sorted(self._outcomes.items()))
 
     async def run(self) -> None:
         """Carry the operations out, until all are done or there were too many errors."""
@@ -178,6 +181,7 @@ class _Run:
         # The same for the same operation of the same request, so that it is known when it was done already.
         correlation_id = uuid5(outer.correlation_id, f"{operation.index}{step}")
         inner = Call(outer.front, request, correlation_id, "(unknown)", part=(outer.correlation_id, operation.index))
+        inner.again = outer.again
         inner.principal, inner.refused = outer.principal, error
         return await self._perform(inner, f"/{'/'.join(path)}")
 
@@ -210,7 +214,8 @@ class _Run:
             patch = {"schemas": [PATCH_OP], "Operations": resolve(additions, self._ids)}
             response = await self._send(operation, "PATCH", path, patch, step=" references")
             if response.status < 300:
-                self._outcomes[operation.index]["version"] = response.headers["ETag"]
+                if "ETag" in response.headers:
+                    self._outcomes[operation.index]["version"] = response.headers["ETag"]
                 return
         await self._send(operation, "DELETE", path, None, step=" undone")
         named = f"bulkId:{min(missing)}, which was not created" if missing else "what cannot be referred to"

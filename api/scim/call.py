@@ -34,6 +34,8 @@ class Call:
     ignored: list[str] = field(default_factory=list)
     part: tuple[UUID, int] | None = None
     """The correlation id of the bulk request that this is an operation of, and its place in it."""
+    again: bool = False
+    """Whether an earlier attempt may have carried it out already."""
     refused: HttpError | None = None
     """Why it is not even begun."""
     _principal: Principal | None = None

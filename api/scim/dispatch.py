@@ -17,7 +17,7 @@ from aiohttp import HttpVersion11, web
 from uuid_utils.compat import uuid7
 
 from api.auth import RefusedError, authorization
-from api.scim import bulk, discovery, groups, me, users
+from api.scim import asynchronous, bulk, discovery, groups, me, users
 from api.scim.call import Call
 from api.scim.responses import error_answer
 from models.audit.record import ANONYMOUS, Event
@@ -53,6 +53,8 @@ class Endpoint:
     one: dict[str, Handler] = field(default_factory=dict)
     open: bool = False
     """Whether it answers without a token (RFC 7644 §4 wants the discovery documents readable)."""
+    later: bool = False
+    """Whether a client can ask for its writes to be carried out after the answer (RFC 9967)."""
     lasting: bool = False
     """Whether it has no time limit as a whole, because its parts have."""
 
@@ -74,6 +76,7 @@ _ENDPOINTS = {
                 "PUT": users.put_user,
                 "DELETE": users.remove_user,
             },
+            later=True,
         ),
         Endpoint(
             "Groups",
@@ -84,8 +87,10 @@ _ENDPOINTS = {
                 "PUT": groups.put_group,
                 "DELETE": groups.remove_group,
             },
+            later=True,
         ),
-        Endpoint("Bulk", {"POST": _bulk}, lasting=True),
+        Endpoint("Bulk", {"POST": _bulk}, later=True, lasting=True),
+        Endpoint("AsyncRequests", {}, {"GET": asynchronous.status}),
         Endpoint("Me", me.HANDLERS, me.HANDLERS),
         Endpoint("ServiceProviderConfig", {"GET": discovery.service_provider_config}, open=True),
         Endpoint("ResourceTypes", {"GET": discovery.resource_types}, {"GET": discovery.resource_type}, open=True),
@@ -172,8 +177,12 @@ async def _handle(call: Call, tail: str) -> web.Response:
         raise call.refused
     endpoint, handler = _route(call, tail)
     header = authorization(call.request)
-    if call.part is None and (header is not None or not endpoint.open):
+    if call.tenant_id is None and (header is not None or not endpoint.open):
         call.principal = await call.front.tokens.authenticate(header, "scim")
+    if call.again and (found := await asynchronous.done_before(call)) is not None:
+        return found
+    if endpoint.later and (preferred := asynchronous.preference(call)) is not None:
+        return await call.front.later.accept(call, tail, preferred)
     if endpoint.lasting:
         return await handler(call)
     async with asyncio.timeout(call.front.settings.request_seconds):
@@ -232,6 +241,7 @@ async def _expect(request: web.Request) -> None:
 
 def add_routes(app: web.Application, front: Front) -> None:
     """Have ``app`` answer SCIM, and every path that nothing else answers with a SCIM error."""
+    front.later.start(front, _answer)
 
     async def anything(request: web.Request) -> web.Response:
         return await answer_call(front, request, request.match_info.get("tail", ""))

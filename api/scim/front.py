@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from api.auth import TokenCache
     from api.denials import Denials
+    from api.scim.asynchronous import Deferrals
     from models.directory.write import UserWriter
     from models.intake import Intake
     from models.settings import Settings
@@ -28,6 +29,7 @@ class Front:
     writer: UserWriter
     tokens: TokenCache
     denials: Denials
+    later: Deferrals
     users: Resources
     groups: Resources
 
@@ -40,7 +42,8 @@ class Front:
         writer: UserWriter,
         tokens: TokenCache,
         denials: Denials,
+        later: Deferrals,
     ) -> Front:
         """Put the parts together."""
         users, groups = (Resources(settings.scim_url, each.name, each.endpoint) for each in (USER, GROUP))
-        return cls(settings, pool, intake, writer, tokens, denials, users, groups)
+        return cls(settings, pool, intake, writer, tokens, denials, later, users, groups)

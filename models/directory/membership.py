@@ -120,11 +120,13 @@ _CHANGE_NAMED = _CHANGE % "member_id = ANY ($4::uuid[])"
 # $4 says nothing here, but has to have a type.
 _REPLACE_ALL = _CHANGE % "member_id NOT IN (SELECT unnest($2::uuid[])) AND $4::uuid[] IS NOT NULL"
 
+# Groups that are in other groups come first, as they do for whoever deletes one: it locks that, and then its groups.
 _FORGET = """
 WITH held AS MATERIALIZED (
     SELECT id FROM groups
      WHERE tenant_id = $1 AND id IN (SELECT group_id FROM membership WHERE tenant_id = $1 AND member_id = $2)
-     ORDER BY id FOR NO KEY UPDATE
+     ORDER BY NOT EXISTS (SELECT FROM membership WHERE tenant_id = $1 AND member_id = groups.id), id
+       FOR NO KEY UPDATE OF groups
 ),
 left_behind AS (
     DELETE FROM membership WHERE tenant_id = $1 AND member_id = $2 RETURNING group_id

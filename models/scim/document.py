@@ -88,18 +88,28 @@ def read_user(raw: Any, schema: ResourceSchema = USER) -> UserDocument:
             names the attribute and what it takes, never the value.
     """
     doc, ignored = _read_resource(raw, schema)
-    user_name = doc["userName"]
-    if not user_name.strip():
+    if not doc["userName"].strip():
         raise InvalidValueError("userName must not be blank.")
-    active = doc.setdefault("active", True)
+    doc.setdefault("active", True)
+    return known_user(doc, ignored)
+
+
+def known_user(doc: dict[str, Any], ignored: tuple[str, ...] = ()) -> UserDocument:
+    """Return what a document is looked up by, of one that has the form in which it is stored.
+
+    Args:
+        doc: As ``read_user`` or ``apply_patch`` gives it.
+        ignored: What was left out of it.
+    """
     work_email_keys, primary_email = _emails(doc.get("emails", ()))
+    user_name = doc["userName"]
     return UserDocument(
         doc=doc,
         user_name=user_name,
         user_name_key=compare_key(user_name),
         external_id=doc.get("externalId"),
         work_email_keys=work_email_keys,
-        active=active,
+        active=doc["active"],
         primary_email=primary_email,
         ignored=ignored,
     )

@@ -39,6 +39,11 @@ class Answer:
         except orjson.JSONDecodeError:
             return None
 
+    @property
+    def carried_out(self) -> bool:
+        """Whether a change was made, be it answered rightly or not."""
+        return self.status in (200, 204)
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

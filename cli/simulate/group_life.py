@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cli.simulate import judge, judge_writes
 from cli.simulate.changes import spoken
-from cli.simulate.findings import json_object, meta_of
+from cli.simulate.findings import json_object, meta_of, show
 from cli.simulate.group_body import add_members, remove_members, rename
 from cli.simulate.wire import WITHOUT_MEMBERS
 
@@ -34,7 +34,8 @@ async def appear(job: Job, group: Group) -> None:
     if doc is not None:
         findings += judge_writes.check_group(doc, group.expected, members=())
         findings += judge.check_location(answer, doc)
-    if not job.judge(line, findings) or doc is None:
+    job.judge(line, findings)
+    if doc is None or not isinstance(doc.get("id"), str):
         return
     group.id = doc["id"]
     job.directory.groups.append(group)
@@ -96,7 +97,8 @@ async def read(job: Job, group: Group, *, unchanged: bool = False) -> None:
 async def patch(job: Job, kind: str, group: Group, operations: list[Doc]) -> bool:
     """Send a PATCH of a group that must be carried out; return whether it was."""
     line, answer = await job.wire.patch(kind, group.path(), operations)
-    return job.judge(f"{line} {operations}", judge_writes.check_members_patched(answer))
+    job.judge(f"{line} {show(operations)}", judge_writes.check_members_patched(answer))
+    return answer.carried_out
 
 
 async def _patch_members(job: Job, group: Group, kind: str, ids: Collection[str], said: Spoken, *, add: bool) -> None:
@@ -169,7 +171,7 @@ async def _unknown_member(job: Job, group: Group, present: list[str], said: Spok
     operations = remove_members(present[:1], said) if present else []
     operations += add_members([*outside, stranger], said)
     line, answer = await job.wire.patch("unknown member", group.path(), operations)
-    job.judge(f"{line} {operations}", judge.check_error(answer, 400, "invalidValue", names=stranger))
+    job.judge(f"{line} {show(operations)}", judge.check_error(answer, 400, "invalidValue", names=stranger))
     for each in (*outside, *present[:1]):
         await _reference(job, group, each)
 
@@ -193,7 +195,7 @@ async def _rename_to_taken(job: Job, group: Group, said: Spoken) -> None:
     leaving = sorted(group.members)[:1]
     operations = [*(remove_members(leaving, said) if leaving else ()), *rename(other.display_name, said, whole=False)]
     line, answer = await job.wire.patch("group: rename to a taken name", group.path(), operations)
-    job.judge(f"{line} {operations}", judge.check_conflict(answer))
+    job.judge(f"{line} {show(operations)}", judge.check_conflict(answer))
     await read(job, group)
 
 
@@ -210,7 +212,8 @@ async def _on_demand(job: Job, group: Group) -> None:
 async def _delete(job: Job, group: Group, *, anew: bool) -> None:
     """Delete a group: its members stay users, its name is free (entra-cases.md 106, 112)."""
     line, answer = await job.wire.delete("group: delete", group.path())
-    if not job.judge(line, judge_writes.check_deleted(answer)):
+    job.judge(line, judge_writes.check_deleted(answer))
+    if not answer.carried_out:
         return
     job.directory.groups.remove(group)
     job.directory.gone_groups.append(replace(group, members=set()))

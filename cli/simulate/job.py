@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cli.simulate import judge, judge_writes
 from cli.simulate.body import ENTERPRISE, Match
 from cli.simulate.changes import value_at
-from cli.simulate.findings import json_object, meta_of
+from cli.simulate.findings import json_object, meta_of, show
 from cli.simulate.wire import user_path
 
 if TYPE_CHECKING:
@@ -154,20 +154,20 @@ class Job:
         return doc is not None
 
     async def patch(self, kind: str, account: Account, operations: list[Doc], after: Doc) -> None:
-        """Send a PATCH that leads to ``after`` and check what comes; ``after`` is expected from then on."""
+        """Send a PATCH that leads to ``after`` and check what comes; ``after`` is expected once it is carried out."""
         changes, before = account.expected != after, account.meta
         line, answer = await self.wire.patch(kind, account.path, operations)
-        about = f"{line} {operations}"
         findings = judge_writes.check_patched(answer, before, changes=changes)
-        account.expected = after
         account.meta = {}
+        if answer.carried_out:
+            account.expected = after
         if answer.status == 200 and isinstance(answer.body, dict):
             # Groups may be left out of this answer; what is in it must be right.
             groups = self.directory.groups_of(account.id) if "groups" in answer.body else None
             known = after | {"id": account.id}
             findings += judge_writes.check_user(answer.body, known, account.create.optional, {}, groups)
             account.meta = meta_of(answer.body)
-        self.judge(about, findings)
+        self.judge(f"{line} {show(operations)}", findings)
         if not account.meta:
             await self.read("read after", account)
 

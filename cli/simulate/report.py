@@ -109,7 +109,7 @@ class Report:
             highlight=False,
         )
         if self.happened:
-            events = ", ".join(f"{number} {what}" for what, number in sorted(self.happened.items()))
+            events = ", ".join(f"{what} {number}" for what, number in sorted(self.happened.items()))
             console.print(f"After that: {events}.", highlight=False)
         if not self.deviations:
             console.print("[green]No deviation.[/green]")

@@ -18,7 +18,7 @@ from cli.simulate.changes import (
     with_manager,
     with_role,
 )
-from cli.simulate.findings import Finding
+from cli.simulate.findings import Finding, show
 from cli.simulate.job import Account, Job
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ async def _rename_to_taken(job: Job, account: Account, said: Spoken) -> None:
     changes = [Change("title", "Never"), Change("userName", taken.swapcase())]
     sent = operations(changes, account.expected, said)
     line, answer = await job.wire.patch("rename to a taken name", account.path, sent)
-    job.judge(f"{line} {sent}", judge.check_conflict(answer))
+    job.judge(f"{line} {show(sent)}", judge.check_conflict(answer))
     await job.read("read", account)
 
 
@@ -164,7 +164,8 @@ async def _leave(job: Job, account: Account, said: Spoken) -> None:
 async def _delete(job: Job, account: Account) -> None:
     """Delete for good: 204, and after that it is 404 everywhere and found by nothing (entra-cases.md 116)."""
     line, answer = await job.wire.delete("delete", account.path)
-    if not job.judge(line, judge_writes.check_deleted(answer)):
+    job.judge(line, judge_writes.check_deleted(answer))
+    if not answer.carried_out:
         return
     directory = job.directory
     directory.accounts.remove(account)

@@ -61,7 +61,7 @@ async def test_with_groups_the_whole_life_of_a_tenant_is_played() -> None:
     result = await run("--groups", "3", "--users", "20")
     assert result.exit_code == 0, result.output
     assert "No deviation." in result.stdout
-    assert "3 groups created" in result.stdout
+    assert "groups created 3" in result.stdout
     assert "restart: update" in result.stdout
     report = json.loads((await run("--groups", "1", "--json")).stdout)
     assert (report["groups"], report["happened"]["groups created"], report["deviations"]) == (1, 1, [])

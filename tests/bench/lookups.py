@@ -11,6 +11,7 @@ from urllib.parse import quote
 from tests.bench import store
 from tests.bench.generator import Generator, WrongAnswerError
 from tests.bench.measure import Workload, measure_in_turn
+from tests.bench.scripts import user_name
 from tests.bench.servers import usher
 from tests.bench.workloads import Load
 
@@ -49,8 +50,9 @@ async def match_section(bench: Bench) -> list[Workload]:
                 workloads.append(Workload("match", f"{name} eq among {size} @1", "lists", load.sample))
             if size >= FAR_PAGE * _PAGE and size == max(bench.sizes):
                 for page, cursor in _walk(target).items():
-                    query = f"count={_PAGE}&cursor={quote(cursor, safe='')}"
-                    load = Load(bench, generator, target, "page", 1, population=size, target_of=query)
+                    last = user_name(store.FILLED, page * _PAGE - 1)
+                    asked = f"count={_PAGE}&cursor={quote(cursor, safe='')} {last}"
+                    load = Load(bench, generator, target, "page", 1, population=size, target_of=asked)
                     workloads.append(Workload("match", f"page {page} of {size} @1", "pages", load.sample))
         workloads.sort(key=lambda workload: int(workload.name.rpartition("@")[2]))
         await measure_in_turn(workloads, bench.rounds, bench.say)

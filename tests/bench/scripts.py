@@ -56,7 +56,8 @@ class Plan:
         connections: each has one request in flight.
         population: all but ``create`` and ``cycle``: users of the filled directory, or those to choose from.
         dice: of those that choose: another number chooses other users. Of ``patch``: other values.
-        target: ``member``: id of the group; ``filter``: path of the attribute; ``page``: the query.
+        target: ``member``: id of the group; ``filter``: path of the attribute; ``page``: the query, a space, and the
+            userName of the last on the page.
     """
 
     host: str
@@ -167,7 +168,8 @@ def _step_filter(plan: Plan, _: int, draw: random.Random) -> Step:
 
 
 def _step_page(plan: Plan, _: int, __: random.Random) -> Step:
-    return Step(_get(plan, f"Users?{plan.target}"), b"HTTP/1.1 200", b'"userName"', plan.population, 0, None)
+    query, last = plan.target.split(" ")
+    return Step(_get(plan, f"Users?{query}"), b"HTTP/1.1 200", last.encode(), None, 0, None)
 
 
 _STEPS: dict[str, Callable[[Plan, int, random.Random], Step]] = {

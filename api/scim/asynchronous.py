@@ -26,6 +26,7 @@ from models.audit.record import Actor
 from models.directory.read import as_uuid
 from models.directory.schemas import compile_schemas
 from models.errors import NotFoundError, UnavailableError
+from models.scim.discovery import ASYNC_EVENT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
     Perform = Callable[[Call, str], Awaitable[web.Response]]
 
-EVENT = "urn:ietf:params:scim:event:misc:asyncresp"
 _WRITES = ("POST", "PUT", "PATCH", "DELETE")
 _HEADERS = ("If-Match", "If-None-Match")
 _LOOK_SECONDS = 5.0
@@ -262,7 +262,7 @@ async def status(call: Call) -> web.Response:
             "aud": f"urn:uuid:{tenant_id}",
             "txn": f"{request_id}:{index}" if many else str(request_id),
             "sub_id": _subject(outcome, scim_url),
-            "events": {EVENT: outcome},
+            "events": {ASYNC_EVENT: outcome},
         }
         for index, outcome in sorted(found.result.items(), key=lambda item: int(item[0] or 0))
     ]

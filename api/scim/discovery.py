@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 
 
 async def service_provider_config(call: Call) -> web.Response:
-    """GET /ServiceProviderConfig."""
+    """GET /ServiceProviderConfig.
+
+    Its `securityEvents` (RFC 9967) are returned on request, with `attributes=securityEvents`: clients that hold it to
+    the schema of RFC 7643 §5 refuse the whole document over an attribute that came later.
+    """
     settings = call.front.settings
+    asked = (query_text(call.request, "attributes") or "").lower().split(",")
     return answer(
         discovery.service_provider_config(
             settings.scim_url,
@@ -29,6 +34,7 @@ async def service_provider_config(call: Call) -> web.Response:
             patch=True,
             bulk=True,
             max_operations=MAX_OPERATIONS,
+            async_requests=any(name.strip() == "securityevents" for name in asked),
         )
     )
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from models.scim.schema import Attribute, ResourceSchema
 
 _CONFIG_URN: Final = "urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"
+ASYNC_EVENT: Final = "urn:ietf:params:scim:event:misc:asyncresp"
 _RESOURCE_TYPE_URN: Final = "urn:ietf:params:scim:schemas:core:2.0:ResourceType"
 _BEARER: Final = {
     "type": "oauthbearertoken",
@@ -41,6 +42,7 @@ def service_provider_config(
     change_password: bool = False,
     sort: bool = False,
     etag: bool = True,
+    async_requests: bool = False,
     cursor: bool = False,
 ) -> dict[str, Any]:
     """Return the ServiceProviderConfig (RFC 7643 §5; paging as of RFC 9865 §4).
@@ -56,6 +58,7 @@ def service_provider_config(
         change_password: Whether a password can be set.
         sort: Whether ``sortBy`` works.
         etag: Whether answers carry an ETag and conditions are obeyed.
+        async_requests: Whether to tell that a client can ask for a write to be carried out later (RFC 9967).
         cursor: Whether cursor paging works; index paging always does.
     """
     return {
@@ -66,6 +69,7 @@ def service_provider_config(
         "changePassword": {"supported": change_password},
         "sort": {"supported": sort},
         "etag": {"supported": etag},
+        **({"securityEvents": {"asyncRequest": "request", "eventUris": [ASYNC_EVENT]}} if async_requests else {}),
         "pagination": {
             "cursor": cursor,
             "index": True,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from api.keys import LATER
-from api.scim.asynchronous import EVENT
 from models import deferred
 from models.deferred import without_passwords
 from models.errors import UnavailableError
+from models.scim.discovery import ASYNC_EVENT
 from models.scim.schema import USER_URN
 from tests.support.api import document, store, until
 from tests.support.writing import PATCH_URN, audited
@@ -59,7 +59,7 @@ async def test_every_write_can_be_asked_for(api: Api, caller: Caller) -> None:
     event = await outcome(caller, accepted)
     txn = accepted.headers["Set-Txn"]
     [(kind, payload)] = event["events"].items()
-    assert kind == EVENT
+    assert kind == ASYNC_EVENT
     assert (payload["method"], payload["status"], payload["version"]) == ("POST", "201", 'W/"1"')
     user_id = payload["location"].rpartition("/")[2]
     assert event["sub_id"] == {"format": "scim", "uri": f"/Users/{user_id}", "id": user_id}
@@ -112,7 +112,7 @@ async def test_a_bulk_request_has_an_outcome_for_each_operation(caller: Caller) 
     accepted = await write(caller, "POST", "/Bulk", {"Operations": operations})
     sets = (await outcome(caller, accepted))["sets"]
     assert all(key == each["jti"] for key, each in sets.items())
-    found = [(each["txn"], *map(each["events"][EVENT].get, ("bulkId", "status"))) for each in sets.values()]
+    found = [(each["txn"], *map(each["events"][ASYNC_EVENT].get, ("bulkId", "status"))) for each in sets.values()]
     txn = accepted.headers["Set-Txn"]
     assert found == [(f"{txn}:0", "b", "201"), (f"{txn}:1", "c", "400")]
 
@@ -122,6 +122,13 @@ async def test_nobody_is_answered_so_who_did_not_ask(prefer: str, caller: Caller
     answer = await write(caller, "POST", "/Users", document("ana@contoso.example"), prefer)
     assert answer.status == 201
     assert "Set-Txn" not in answer.headers
+
+
+async def test_it_is_announced_to_those_who_want_to_know(caller: Caller) -> None:
+    asked = (await caller.get("/ServiceProviderConfig", attributes="bulk, SecurityEvents")).json
+    plain = (await caller.get("/ServiceProviderConfig")).json
+    assert asked == {**plain, "securityEvents": {"asyncRequest": "request", "eventUris": [ASYNC_EVENT]}}
+    assert "securityEvents" not in plain
 
 
 async def test_reads_are_never_put_off(caller: Caller) -> None:

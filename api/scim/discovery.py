@@ -9,6 +9,7 @@ from api.scim.bulk import MAX_OPERATIONS
 from api.scim.responses import answer, everything
 from models.errors import ForbiddenError, NotFoundError
 from models.scim import discovery
+from models.scim.cursor import CURSOR_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,9 +32,12 @@ async def service_provider_config(call: Call) -> web.Response:
             settings.scim_url,
             max_results=settings.max_page_size,
             max_payload=settings.max_body_bytes,
+            page_size=settings.page_size,
             patch=True,
             bulk=True,
             max_operations=MAX_OPERATIONS,
+            sort=True,
+            cursor_seconds=CURSOR_SECONDS,
             async_requests=any(name.strip() == "securityevents" for name in asked),
         )
     )

@@ -17,7 +17,7 @@ from aiohttp import HttpVersion11, web
 from uuid_utils.compat import uuid7
 
 from api.auth import RefusedError, authorization
-from api.scim import asynchronous, bulk, discovery, groups, me, users
+from api.scim import asynchronous, bulk, discovery, groups, me, search, users
 from api.scim.call import Call
 from api.scim.responses import error_answer
 from models.audit.record import ANONYMOUS, Event
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Call], Awaitable[web.Response]]
 
+_SEARCH = ".search"
 CORRELATION_HEADER = "X-Correlation-Id"
 
 _log = structlog.get_logger("scim")
@@ -46,11 +47,13 @@ _log = structlog.get_logger("scim")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One resource endpoint: its handlers by method, for the collection and for one resource in it."""
+    """One resource endpoint: its handlers by method, for the collection, one resource in it, and searches."""
 
     name: str
     collection: dict[str, Handler]
     one: dict[str, Handler] = field(default_factory=dict)
+    search: dict[str, Handler] = field(default_factory=dict)
+    """For `.search` below it."""
     open: bool = False
     """Whether it answers without a token (RFC 7644 §4 wants the discovery documents readable)."""
     later: bool = False
@@ -67,6 +70,7 @@ async def _bulk(call: Call) -> web.Response:
 _ENDPOINTS = {
     endpoint.name.lower(): endpoint
     for endpoint in (
+        Endpoint("", {"GET": search.query_everything}, search={"POST": search.search_everything}),
         Endpoint(
             "Users",
             {"GET": users.query_users, "POST": users.create_user},
@@ -76,6 +80,7 @@ _ENDPOINTS = {
                 "PUT": users.put_user,
                 "DELETE": users.remove_user,
             },
+            {"POST": search.search_users},
             later=True,
         ),
         Endpoint(
@@ -87,6 +92,7 @@ _ENDPOINTS = {
                 "PUT": groups.put_group,
                 "DELETE": groups.remove_group,
             },
+            {"POST": search.search_groups},
             later=True,
         ),
         Endpoint("Bulk", {"POST": _bulk}, later=True, lasting=True),
@@ -102,16 +108,23 @@ _ENDPOINTS = {
 def _route(call: Call, tail: str) -> tuple[Endpoint, Handler]:
     """Find who handles the request, and fill in the call's route and resource id."""
     parts = [part for part in tail.split("/") if part]
-    endpoint = _ENDPOINTS.get(parts[0].lower()) if parts else None
-    if endpoint is None or len(parts) > 2:
+    searched = bool(parts) and parts[-1].lower() == _SEARCH
+    if searched:
+        parts.pop()
+    endpoint = _ENDPOINTS.get(parts[0].lower() if parts else "")
+    # A flag in the middle of the Tenant URL leaves the root, with the path in its query (entra-cases.md 5).
+    misplaced = not parts and any("/" in name for name in call.request.query)
+    if endpoint is None or misplaced or len(parts) > (1 if searched else 2):
         raise NotFoundError(
             "There is no such SCIM endpoint. The Tenant URL ends in /scim/v2, and feature flags such as"
             " ?aadOptscim062020 stand at its very end."
         )
     single = len(parts) == 2
     call.route = f"/{endpoint.name}/{{id}}" if single else f"/{endpoint.name}"
+    if searched:
+        call.route = f"{call.route.rstrip('/')}/{_SEARCH}"
     call.resource_id = parts[1] if single else ""
-    handlers = endpoint.one if single else endpoint.collection
+    handlers = endpoint.search if searched else endpoint.one if single else endpoint.collection
     if not handlers:
         raise NotFoundError
     handler = handlers.get(call.request.method)

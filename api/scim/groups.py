@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from uuid_utils.compat import uuid7
 
-from api.requests import query_integer, query_text, read_object
+from api.requests import query_text, read_object
 from api.scim.conditions import Precondition, is_unchanged
+from api.scim.lists import GROUP_LIST, answer_list
+from api.scim.query import query_of
 from api.scim.responses import etag, nothing
 from models.directory.group_write import create_group, delete_group, patch_members, replace_group, write_group
-from models.directory.groups import find_groups, get_group, list_groups, with_members
+from models.directory.groups import get_group, with_members
 from models.directory.membership import Origin
 from models.directory.read import as_uuid
 from models.errors import NotFoundError
 from models.scim.document import read_group
-from models.scim.filter import lookup, parse_filter
 from models.scim.patch import apply_operations
 from models.scim.patch_members import split_member_operations
 from models.scim.project import Projection
@@ -105,32 +106,8 @@ async def _read_group(call: Call, group_id: UUID, projection: Projection | None)
 
 
 async def query_groups(call: Call) -> web.Response:
-    """GET /Groups (RFC 7644 §3.4.2): matching queries, reference checks, filters, and index paging through all."""
-    request = call.request
-    settings, pool, tenant_id = call.front.settings, call.front.pool, call.principal.tenant_id
-    projection = _projection(call)
-    start_index = query_integer(request, "startIndex", 1, least=1)
-    count = min(query_integer(request, "count", settings.page_size, least=0), settings.max_page_size)
-    text = query_text(request, "filter")
-    tree = None if text is None else parse_filter(text)
-    wanted = None if tree is None else lookup(tree, call.schemas.group)
-    url, members = settings.scim_url, _wants_members(projection)
-    if wanted is not None:
-        found = await find_groups(pool, tenant_id, wanted, scim_url=url, members=members)
-        total, stored = len(found), found[start_index - 1 : start_index - 1 + count]
-    else:
-        page = await list_groups(
-            pool,
-            tenant_id,
-            tree=tree,
-            start_index=start_index,
-            count=count,
-            scim_url=url,
-            members=members,
-            schema=call.schemas.group,
-        )
-        total, stored = page.total, page.resources
-    return call.front.groups.page(stored, total=total, start_index=start_index, projection=projection)
+    """GET /Groups (RFC 7644 §3.4.2): matching queries, reference checks, filters, and paging through all."""
+    return await answer_list(call, [GROUP_LIST], query_of(call.request))
 
 
 async def put_group(call: Call) -> web.Response:

@@ -10,7 +10,7 @@ from aiohttp import web
 from models.errors import HttpError, UnauthenticatedError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from models.directory.read import Stored
@@ -92,20 +92,27 @@ class Resources:
         """Return the headers that go with one resource."""
         return {"ETag": etag(stored.version), "Location": self.location(stored)}
 
-    def page(
-        self, stored: Sequence[Stored], *, total: int, start_index: int, projection: Projection | None = None
-    ) -> web.Response:
-        """Answer with part of a list (RFC 7644 §3.4.2)."""
-        resources = b",".join(self.write(one, projection) for one in stored)
-        head = orjson.dumps(
-            {
-                "schemas": [LIST_SCHEMA],
-                "totalResults": total,
-                "startIndex": start_index,
-                "itemsPerPage": len(stored),
-            }
-        )
-        return answer(head[:-1] + b',"Resources":[' + resources + b"]}")
+
+def list_answer(
+    resources: Iterable[bytes], *, total: int | None, start_index: int | None = None, next_cursor: str | None = None
+) -> web.Response:
+    """Answer with part of a list (RFC 7644 §3.4.2, RFC 9865 §2).
+
+    Args:
+        resources: as `Resources.write` returns them.
+        total: the number of all that match; None if it is not known.
+        start_index: the number of the first, of a page by index.
+        next_cursor: where the next page begins, of a page by cursor that is not the last.
+    """
+    items = list(resources)
+    head: dict[str, Any] = {"schemas": [LIST_SCHEMA], "itemsPerPage": len(items)}
+    if total is not None:
+        head["totalResults"] = total
+    if start_index is not None:
+        head["startIndex"] = start_index
+    if next_cursor is not None:
+        head["nextCursor"] = next_cursor
+    return answer(orjson.dumps(head)[:-1] + b',"Resources":[' + b",".join(items) + b"]}")
 
 
 def everything(resources: Iterable[Mapping[str, Any]]) -> web.Response:

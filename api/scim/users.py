@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from uuid_utils.compat import uuid7
 
-from api.requests import query_integer, query_text, read_object
+from api.requests import query_text, read_object
 from api.scim.conditions import Precondition, is_unchanged
+from api.scim.lists import USER_LIST, answer_list
+from api.scim.query import query_of
 from api.scim.responses import etag, nothing
 from models.directory.delete import delete_user
 from models.directory.membership import Origin
-from models.directory.read import Stored, as_uuid, find_users, get_user, list_users
+from models.directory.read import Stored, as_uuid, get_user
 from models.directory.write import Change, check_manager
 from models.errors import NotFoundError
 from models.intake import Create
 from models.scim.document import read_user
-from models.scim.filter import lookup, parse_filter
 from models.scim.json import dumps
 from models.scim.patch import Patched, apply_patch
 from models.scim.project import Projection
@@ -86,31 +87,8 @@ async def get_user_by_id(call: Call) -> web.Response:
 
 
 async def query_users(call: Call) -> web.Response:
-    """GET /Users (RFC 7644 §3.4.2): matching queries, filters, and index paging through everybody."""
-    request = call.request
-    settings, pool = call.front.settings, call.front.pool
-    projection = _projection(call)
-    start_index = query_integer(request, "startIndex", 1, least=1)
-    count = min(query_integer(request, "count", settings.page_size, least=0), settings.max_page_size)
-    text = query_text(request, "filter")
-    tree = None if text is None else parse_filter(text)
-    wanted = None if tree is None else lookup(tree, call.schemas.user)
-    if wanted is not None:
-        found = await find_users(pool, call.principal.tenant_id, wanted, scim_url=_groups_at(call, projection))
-        total, stored = len(found), found[start_index - 1 : start_index - 1 + count]
-    else:
-        page = await list_users(
-            pool,
-            call.principal.tenant_id,
-            tree=tree,
-            start_index=start_index,
-            count=count,
-            scim_url=settings.scim_url,
-            groups=_groups_at(call, projection) is not None,
-            schema=call.schemas.user,
-        )
-        total, stored = page.total, page.resources
-    return call.front.users.page(stored, total=total, start_index=start_index, projection=projection)
+    """GET /Users (RFC 7644 §3.4.2): matching queries, filters, and paging through everybody."""
+    return await answer_list(call, [USER_LIST], query_of(call.request))
 
 
 async def patch_user(call: Call) -> web.Response:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from models.directory.read import Page, Source, Stored, as_uuid, list_resources, read_stored
+from models.directory.read import Source, Stored, as_uuid, read_stored
 from models.errors import TooManyError
 from models.scim.filter_sql import Column, Relation
 from models.scim.filter_value import literal
@@ -17,11 +17,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     import asyncpg
-    from scim2_models.path import FilterNode
 
     from models.db import Connection
     from models.scim.filter import Lookup
-    from models.scim.schema import ResourceSchema
 
 MOST_MEMBERS = 100_000
 """Most members in one answer, 15 MB of JSON; beyond them they have to be excluded."""
@@ -59,7 +57,7 @@ def _relations(scim_url: str) -> Mapping[str, Relation]:
     }
 
 
-GROUPS = Source(GROUP, "groups", _relations)
+GROUPS = Source(GROUP, ("groups",), _relations)
 
 
 async def get_group(
@@ -103,30 +101,6 @@ async def find_groups(
         query = _BY_EXTERNAL_ID
     found = [read_stored(row) for row in await pool.fetch(query, tenant_id, value)]
     return await _complete(pool, tenant_id, found, scim_url, members=members)
-
-
-async def list_groups(
-    pool: asyncpg.Pool,
-    tenant_id: UUID,
-    *,
-    tree: FilterNode | None,
-    start_index: int,
-    count: int,
-    scim_url: str,
-    members: bool,
-    schema: ResourceSchema = GROUP,
-) -> Page:
-    """Return a page of a tenant's groups as `list_resources` does, with their members if wanted.
-
-    Raises:
-        InvalidFilterError: the filter names what a group does not have.
-        TooManyError: the groups of the page have more members than `MOST_MEMBERS` together.
-    """
-    source = GROUPS if schema is GROUP else replace(GROUPS, schema=schema)
-    page = await list_resources(
-        pool, tenant_id, source, tree=tree, start_index=start_index, count=count, scim_url=scim_url
-    )
-    return Page(page.total, await _complete(pool, tenant_id, page.resources, scim_url, members=members))
 
 
 async def with_members(

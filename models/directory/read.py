@@ -5,12 +5,12 @@ What a user's `groups` are is read with it, in the same statement, when it is as
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from models.scim.filter_sql import Column, Relation, compile_filter
+from models.scim.filter_sql import Column, Relation
 from models.scim.filter_value import literal
 from models.scim.schema import USER, compare_key
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import asyncpg
-    from scim2_models.path import FilterNode
 
     from models.scim.filter import Lookup
     from models.scim.schema import ResourceSchema
@@ -36,14 +35,6 @@ class Stored:
     last_modified: datetime
     rows: str = ""
     """The attribute that is rows of another table, as a member of a JSON object: `"groups": […]`; or nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Part of a list: the number of all matches, and the resources asked for."""
-
-    total: int
-    resources: list[Stored]
 
 
 # The groups of the user `d` of the tenant $1, as a member of a JSON object; NULL when there are none.
@@ -147,8 +138,8 @@ class Source:
     """Where the resources of one type are listed from."""
 
     schema: ResourceSchema
-    table: str
-    """Has the columns that `compile_filter` asks for."""
+    tables: tuple[str, ...]
+    """Where they stand together, each with the columns that `compile_filter` asks for."""
     relations: Callable[[str], Mapping[str, Relation]]
     """Makes what a filter may ask of other tables, from the SCIM base URL."""
     rows: str = "NULL"
@@ -171,73 +162,9 @@ def _user_relations(scim_url: str) -> Mapping[str, Relation]:
     }
 
 
-USERS = Source(USER, "directory_user", _user_relations, GROUPS_OF)
-
-
-async def list_resources(
-    pool: asyncpg.Pool,
-    tenant_id: UUID,
-    source: Source,
-    *,
-    tree: FilterNode | None,
-    start_index: int,
-    count: int,
-    scim_url: str,
-    rows: bool = False,
-) -> Page:
-    """Return a page of a tenant's resources of one type, oldest first, and the number of all that match.
-
-    Args:
-        pool: where to read.
-        tenant_id: whose resources.
-        source: of which type.
-        tree: a parsed filter, or None for all.
-        start_index: 1 for the first (RFC 7644 §3.4.2.4).
-        count: most resources to return; 0 only counts.
-        scim_url: the SCIM base URL.
-        rows: whether `Stored.rows` is wanted as well.
-
-    Raises:
-        InvalidFilterError: the filter names what this resource type does not have.
-    """
-    where, values = "", []
-    if tree is not None:
-        fragment = compile_filter(
-            tree, source.schema, first_param=2, relations=source.relations(scim_url), base_url=scim_url
-        )
-        where, values = f" AND ({fragment.sql})", fragment.params
-    total: int = await pool.fetchval(
-        f"SELECT count(*) FROM {source.table} AS r WHERE r.tenant_id = $1{where}",  # noqa: S608  values are parameters
-        tenant_id,
-        *values,
-    )
-    if count == 0 or start_index > total:
-        return Page(total, [])
-    last = len(values) + 1
-    query = (
-        f"SELECT r.id, r.doc::text, r.version, r.created_at, r.last_modified FROM {source.table} AS r"  # noqa: S608  as above
-        f" WHERE r.tenant_id = $1{where} ORDER BY r.id LIMIT ${last + 1} OFFSET ${last + 2}"
-    )
-    values = [tenant_id, *values, count, start_index - 1]
-    if rows:  # for those on the page, not for those that are skipped before it
-        query = f"SELECT d.*, {source.rows.format(url=f'${last + 3}::text')} FROM ({query}) AS d ORDER BY d.id"  # noqa: S608  as above
-        values.append(scim_url)
-    return Page(total, [read_stored(row) for row in await pool.fetch(query, *values)])
-
-
-async def list_users(
-    pool: asyncpg.Pool,
-    tenant_id: UUID,
-    *,
-    tree: FilterNode | None,
-    start_index: int,
-    count: int,
-    scim_url: str = "",
-    groups: bool = False,
-    schema: ResourceSchema = USER,
-) -> Page:
-    """Return a page of a tenant's users as `list_resources` does, with their groups if wanted."""
-    source = USERS if schema is USER else replace(USERS, schema=schema)
-    return await list_resources(
-        pool, tenant_id, source, tree=tree, start_index=start_index, count=count, scim_url=scim_url, rows=groups
-    )
+# What the view `directory_user` puts together.
+_WAITING_USERS = """(
+    SELECT tenant_id, resource_id AS id, payload ->> 'external_id' AS external_id, payload -> 'doc' AS doc,
+           1 AS version, staged_at AS created_at, staged_at AS last_modified
+      FROM job WHERE kind = 'user.create' AND state IN ('staged', 'running', 'retry', 'dead'))"""
+USERS = Source(USER, ("users", _WAITING_USERS), _user_relations, GROUPS_OF)

@@ -43,7 +43,8 @@ def service_provider_config(
     sort: bool = False,
     etag: bool = True,
     async_requests: bool = False,
-    cursor: bool = False,
+    page_size: int | None = None,
+    cursor_seconds: int | None = None,
 ) -> dict[str, Any]:
     """Return the ServiceProviderConfig (RFC 7643 §5; paging as of RFC 9865 §4).
 
@@ -59,8 +60,17 @@ def service_provider_config(
         sort: Whether ``sortBy`` works.
         etag: Whether answers carry an ETag and conditions are obeyed.
         async_requests: Whether to tell that a client can ask for a write to be carried out later (RFC 9967).
-        cursor: Whether cursor paging works; index paging always does.
+        page_size: Resources on a page when the request names no count.
+        cursor_seconds: How long a cursor is good for; None when cursor paging does not work. Index paging always does.
     """
+    pagination = {
+        "cursor": cursor_seconds is not None,
+        "index": True,
+        "defaultPaginationMethod": "index",
+        "defaultPageSize": page_size,
+        "maxPageSize": max_results,
+        "cursorTimeout": cursor_seconds,
+    }
     return {
         "schemas": [_CONFIG_URN],
         "patch": {"supported": patch},
@@ -70,12 +80,7 @@ def service_provider_config(
         "sort": {"supported": sort},
         "etag": {"supported": etag},
         **({"securityEvents": {"asyncRequest": "request", "eventUris": [ASYNC_EVENT]}} if async_requests else {}),
-        "pagination": {
-            "cursor": cursor,
-            "index": True,
-            "defaultPaginationMethod": "index",
-            "maxPageSize": max_results,
-        },
+        "pagination": {name: value for name, value in pagination.items() if value is not None},
         "authenticationSchemes": [dict(_BEARER)],
         "meta": _meta("ServiceProviderConfig", f"{base_url}/ServiceProviderConfig"),
     }

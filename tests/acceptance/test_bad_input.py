@@ -270,8 +270,8 @@ async def test_a_body_that_does_not_come(api: Api, caller: Caller, head: bytes) 
         "/Users/a/b",
         "/users.json",
         "/Bulk/x",
-        "/.search",
         "/Users/.search/x",
+        "/Schemas/x/.search",
         "/Schemas/urn:nothing",
         "/ResourceTypes/Nothing",
         "/ServiceProviderConfig/x",
@@ -302,6 +302,9 @@ async def test_unknown_routes(caller: Caller, path: str) -> None:
         ("OPTIONS", "/Users", "GET, POST"),
         ("PROPFIND", "/Users", "GET, POST"),
         ("GET", "/Bulk", "POST"),
+        ("POST", "/", "GET"),
+        ("GET", "/.search", "POST"),
+        ("PUT", "/Users/.search", "POST"),
     ],
 )
 async def test_wrong_methods(caller: Caller, method: str, path: str, allow: str) -> None:

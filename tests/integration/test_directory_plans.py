@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from models.directory.read import find_users, get_user, list_users
+from models.directory.read import find_users, get_user
 from models.scim.filter import lookup, parse_filter
 from models.scim.schema import ENTERPRISE_URN, USER
 from tests.support.api import document
@@ -161,20 +161,3 @@ async def check(connection: asyncpg.Connection, recorder: Recorder) -> None:
                 + node.get("Rows Removed by Index Recheck", 0)
             )
             assert read * node["Actual Loops"] <= WAITING / 100, (node, recorder.statements)
-
-
-async def test_a_page_is_read_in_the_order_of_the_index(filled: str) -> None:
-    connection = await asyncpg.connect(filled)
-    try:
-        recorder = Recorder(connection)
-        page = await list_users(recorder, UUID(int=1), tree=None, start_index=1, count=10)  # type: ignore[arg-type]  # as above
-        assert page.total == (APPLIED + WAITING) // TENANTS
-        assert len(page.resources) == 10
-        assert len(recorder.statements) == 2
-        async for plan in plans(connection, recorder):
-            assert "Seq Scan" not in {node["Node Type"] for node in nodes(plan)}, plan
-            if plan["Node Type"] == "Limit":  # the page; the other statement counts
-                [users] = [node for node in nodes(plan) if node.get("Relation Name") == "users"]
-                assert (users["Index Name"], users["Actual Rows"]) == ("users_pkey", 10)
-    finally:
-        await connection.close()

@@ -72,7 +72,15 @@ def test_each_flag_of_the_configuration_can_be_set(flag: str) -> None:
         flags: Any = {flag: value}
         config = service_provider_config(BASE, max_results=1, max_payload=1, **flags)
         assert config[name]["supported"] is value
-    assert service_provider_config(BASE, max_results=1, max_payload=1, cursor=True)["pagination"]["cursor"]
+    paged = service_provider_config(BASE, max_results=9, max_payload=1, page_size=5, cursor_seconds=60)["pagination"]
+    assert paged == {
+        "cursor": True,
+        "index": True,
+        "defaultPaginationMethod": "index",
+        "defaultPageSize": 5,
+        "maxPageSize": 9,
+        "cursorTimeout": 60,
+    }
 
 
 def test_the_resource_types_are_valid() -> None:

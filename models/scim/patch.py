@@ -116,6 +116,10 @@ class _Patch:
             _drop_empty(self.doc, name, value)
         if "active" in self.schema.attributes:
             self.doc.setdefault("active", True)
+        # An extension that the tenant has no longer would be dropped from a whole document too.
+        for name in [name for name in self.doc if name.startswith("urn:")]:
+            if name.lower() not in self.schema.extensions:
+                del self.doc[name]
         urns = [extension.urn for extension in self.schema.extensions.values()]
         self.doc["schemas"] = entra.present_schemas(self.schema.urn, urns, self.doc)
 

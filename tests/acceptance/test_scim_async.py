@@ -6,6 +6,7 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 
 from api.keys import LATER
@@ -14,11 +15,15 @@ from models.deferred import without_passwords
 from models.errors import UnavailableError
 from models.scim.discovery import ASYNC_EVENT
 from models.scim.schema import USER_URN
-from tests.support.api import document, store, until
+from tests.support.api import Caller, document, fresh_settings, make_tenant, store, until
+from tests.support.processes import processes
 from tests.support.writing import PATCH_URN, audited
 
 if TYPE_CHECKING:
-    from tests.support.api import Answer, Api, Caller
+    from pathlib import Path
+
+    from tests.support.api import Answer, Api
+    from tests.support.servers import Servers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -272,3 +277,34 @@ async def test_passwords_are_not_kept() -> None:
         assert PASSWORD not in json.dumps(without_passwords(value))
     kept = {"userName": "password", "Operations": [{"path": "title", "value": "password"}]}
     assert without_passwords(kept) == kept
+
+
+async def test_an_accepted_request_outlives_kill_9(servers: Servers, tmp_path: Path) -> None:
+    operations = [
+        {"method": "POST", "bulkId": str(n), "path": "/Users", "data": document(f"u{n}@contoso.example")}
+        for n in range(300)
+    ]
+    async with (
+        fresh_settings(servers) as settings,
+        processes(settings, tmp_path) as fleet,
+        aiohttp.ClientSession() as session,
+    ):
+        [front] = fleet.apis
+        tenant = await make_tenant(settings)
+        caller = Caller(session, front.scim_url, tenant, tenant.token)
+        accepted = await write(caller, "POST", "/Bulk", {"Operations": operations})
+        where = location(accepted)
+        await front.kill()
+        await front.start()
+        last: list[Answer] = []
+
+        async def ended() -> bool:
+            last[:] = [await caller.send("GET", where)]
+            return last[0].status == 200
+
+        await until(ended, "the outcome of what was accepted before the kill", 40)
+        outcomes = [event["events"][ASYNC_EVENT] for event in last[0].json["sets"].values()]
+        assert [(each["bulkId"], each["status"]) for each in outcomes] == [(str(n), "201") for n in range(300)]
+        stored = {one["id"] for one in (await caller.get("/Users", count=1000)).resources()}
+        assert {each["location"].rpartition("/")[2] for each in outcomes} == stored
+        assert len(stored) == 300

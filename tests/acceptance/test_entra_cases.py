@@ -223,7 +223,8 @@ async def test_case_33_reference_check_of_a_manager(caller: Caller) -> None:
     manager = (await caller.create(document("boss")))["id"]
     user = await caller.create(document(ANA, **{ENTERPRISE_URN: {"manager": {"value": manager}}}))
     for text in (
-        f'id eq "{user["id"]}" and {ENTERPRISE_URN}:manager eq "{manager}"',
+        f'id eq "{user["id"]}" and manager eq "{manager}"',  # as Entra writes it
+        f'manager eq "{manager}" and id eq "{user["id"]}"',
         f'{ENTERPRISE_URN}:manager.value eq "{manager}" and id eq "{user["id"]}"',
     ):
         found = await caller.match(text, attributes="id")

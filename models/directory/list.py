@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from models.scim.schema import ResourceSchema
     from models.scim.sort import Order
 
-MOST_COUNTED: Final = 10_000
+MOST_COUNTED: Final = 1_000
 """Most resources that a page by cursor counts."""
 
 

@@ -342,5 +342,6 @@ async def test_a_total_by_cursor_is_exact_or_absent(pool: asyncpg.Pool) -> None:
     assert page.total is None
     assert (await list_by_cursor(pool, tenant, parts, after=None, count=0, scim_url=URL)).total == most + 1
     assert (await list_by_index(pool, tenant, parts, start_index=1, count=0, scim_url=URL)).total == most + 1
+    expected = sum(str(number).startswith("12") for number in range(most + 1))
     some = [Part(USERS, USER, parse_filter('userName sw "user12"'))]
-    assert (await list_by_cursor(pool, tenant, some, after=None, count=1, scim_url=URL)).total == 111
+    assert (await list_by_cursor(pool, tenant, some, after=None, count=1, scim_url=URL)).total == expected

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from models.settings import Settings, load_settings
@@ -10,6 +11,11 @@ from models.settings import Settings, load_settings
 # A test knows only the settings that it makes itself.
 for _name in [name for name in os.environ if name.startswith("USHER_") and not name.startswith("USHER_TEST_")]:
     del os.environ[_name]
+
+# A run that decides whether a change lands tries the same examples each time; at the desk they are new ones.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

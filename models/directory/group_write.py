@@ -9,9 +9,9 @@ import asyncpg
 
 from models.audit.record import Event, record
 from models.db import ACQUIRE_SECONDS
-from models.directory.membership import change_members, forget, lock_members
+from models.directory.membership import change_members, forget, lock_members, missing_group
 from models.directory.read import Stored, read_stored
-from models.errors import NotFoundError, UnavailableError, UniquenessError
+from models.errors import UnavailableError, UniquenessError
 from models.scim.diff import net_diff
 from models.scim.json import dumps
 from models.scim.patch_members import MemberChanges
@@ -86,7 +86,7 @@ async def create_group(pool: asyncpg.Pool, origin: Origin, group_id: UUID, group
     async def create(connection: Connection) -> Stored:
         ids = [member.value for member in group.members]
         if ids:
-            await lock_members(connection, origin.tenant_id, group_id, ids)
+            await lock_members(connection, origin.tenant_id, None, ids)
         await _reserve(connection, origin.tenant_id, group.display_name_key, group_id)
         text = dumps(group.doc).decode()
         created_at: datetime = await connection.fetchval(
@@ -131,10 +131,7 @@ async def patch_members(
     """
 
     async def at_once(connection: Connection) -> Changed:
-        changed = await change_members(connection, origin, group_id, members)
-        if changed is None:
-            raise _missing()
-        return changed
+        return await change_members(connection, origin, group_id, members)
 
     async def in_turn(connection: Connection) -> Changed:
         await _lock(connection, origin.tenant_id, group_id, check, members)
@@ -239,7 +236,7 @@ async def _lock(
         await lock_members(connection, tenant_id, group_id, (member.value for member in members.add))
     row = await connection.fetchrow(_LOCK + how, tenant_id, group_id)
     if row is None:
-        raise _missing()
+        raise missing_group()
     if check is not None:
         check(row["version"])
     return _Locked(Stored(*row[:5]), row["doc"], row["display_name_key"])
@@ -247,10 +244,6 @@ async def _lock(
 
 def _once(group: GroupDocument) -> tuple[Any, ...]:
     return tuple({member.value: member for member in group.members}.values())
-
-
-def _missing() -> NotFoundError:
-    return NotFoundError("There is no group with this id.")
 
 
 async def _reserve(connection: Connection, tenant_id: UUID, key: str, group_id: UUID) -> None:

@@ -8,17 +8,17 @@ member while being deleted, and the two do not wait for each other in a circle.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import orjson
 from uuid_utils.compat import uuid7
 
 from models.audit.actions import ACTIONS
 from models.directory.read import as_uuid
-from models.errors import InvalidValueError
+from models.errors import InvalidValueError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -58,6 +58,8 @@ missing AS MATERIALIZED (
     SELECT unnest($2::uuid[]) AS id EXCEPT SELECT id FROM known
 )"""
 _LOCK_MEMBERS = f"WITH {_KNOWN} SELECT id FROM missing"  # noqa: S608  constants only
+
+_EXISTS = "SELECT EXISTS (SELECT FROM groups WHERE tenant_id = $1 AND id = $2)"
 
 # The row of the group is locked from here until the commit, which follows at once: the statement is the transaction.
 # The counts are taken before the group's row is written to, so that all rows are there by then.
@@ -174,18 +176,17 @@ async def forget(connection: Connection, tenant_id: UUID, resource_id: UUID) -> 
     return [row["id"] for row in await connection.fetch(_FORGET, tenant_id, resource_id)]
 
 
-async def lock_members(
-    connection: Connection, tenant_id: UUID, group_id: UUID | None, ids: Iterable[str]
-) -> list[UUID]:
-    """Return the members-to-be, which nobody can delete before the caller's transaction ends.
+async def lock_members(connection: Connection, tenant_id: UUID, group_id: UUID | None, ids: Iterable[str]) -> None:
+    """See that members-to-be are there, and that nobody deletes them before the caller's transaction ends.
 
     Args:
         connection: in a transaction.
         tenant_id: whose users and groups may be named.
-        group_id: the group that they shall be in, if it is there already.
+        group_id: the group that they shall be in; None if it is yet to be created.
         ids: as the client sent them.
 
     Raises:
+        NotFoundError: there is no such group.
         InvalidValueError: an id is neither a user's nor another group's of this tenant; all such are named.
     """
     known: list[UUID] = []
@@ -196,16 +197,13 @@ async def lock_members(
             unknown.append(text)
         else:
             known.append(value)
-    if group_id in known:
-        raise InvalidValueError("A group cannot be a member of itself.")
     missing = known
     for _ in range(2):  # see `_KNOWN`
         if missing:
             missing = [row["id"] for row in await connection.fetch(_LOCK_MEMBERS, tenant_id, missing)]
     unknown.extend(map(str, missing))
-    if unknown:
-        raise _unknown(unknown)
-    return known
+    if unknown or (group_id is not None and group_id in known):
+        await _refuse(connection, tenant_id, group_id, unknown)
 
 
 async def change_members(
@@ -215,7 +213,7 @@ async def change_members(
     changes: MemberChanges,
     *,
     alone: bool = True,
-) -> Changed | None:
+) -> Changed:
     """Change who is in a group, in one statement that costs the same for a small group and a large one.
 
     Members that are there already and members to remove that are not there count as done. What a member is, user or
@@ -230,10 +228,8 @@ async def change_members(
         alone: whether this is all that the request asks for. If so the group's version moves here, and it is
             recorded when nothing has changed; otherwise the caller sees to both.
 
-    Returns:
-        None when there is no such group.
-
     Raises:
+        NotFoundError: there is no such group.
         InvalidValueError: an id is neither a user's nor another group's of this tenant. Nothing is changed then.
     """
     add = [value for member in changes.add if (value := as_uuid(member.value))]
@@ -259,15 +255,25 @@ async def change_members(
     if row["missing"]:  # see `_KNOWN`
         [row] = await connection.fetch(statement, *arguments)
     if row["missing"]:
-        raise _unknown([str(value) for value in row["missing"]])
+        await _refuse(connection, origin.tenant_id, group_id, [str(value) for value in row["missing"]])
     if row["version"] is None:
-        return None
+        raise missing_group()
     return Changed(row["version"], row["last_modified"], row["added"], row["removed"])
 
 
-def _unknown(ids: Iterable[str]) -> InvalidValueError:
-    names = [text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…" for text in ids]
+async def _refuse(connection: Connection, tenant_id: UUID, group_id: UUID | None, unknown: Sequence[str]) -> NoReturn:
+    """Say why members cannot be added: for want of the group, of members, or because the group is its own."""
+    if group_id is not None and not await connection.fetchval(_EXISTS, tenant_id, group_id):
+        raise missing_group()
+    if not unknown:
+        raise InvalidValueError("A group cannot be a member of itself.")
+    names = [text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…" for text in unknown]
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return InvalidValueError(
+    raise InvalidValueError(
         f"There is no user or group with the id {', '.join(names[:_MOST_NAMED])}{more}. No member was added or removed."
     )
+
+
+def missing_group() -> NotFoundError:
+    """Return what is raised for want of a group."""
+    return NotFoundError("There is no group with this id.")

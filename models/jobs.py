@@ -298,6 +298,9 @@ async def cancel(connection: Connection, job_id: UUID, *, actor: Actor) -> None:
             await connection.execute(
                 "DELETE FROM identifier WHERE tenant_id = $1 AND resource_id = $2", row["tenant_id"], row["resource_id"]
             )
+            from models.directory.membership import forget  # noqa: PLC0415  slow to import, and rarely needed
+
+            await forget(connection, row["tenant_id"], row["resource_id"])
             events.append(
                 Event(
                     action="scim.user.create",

@@ -13,8 +13,9 @@ import pytest
 import pytest_asyncio
 from uuid_utils.compat import uuid7
 
+from models.audit.record import OPERATOR
 from models.directory.groups import MOST_MEMBERS
-from models.jobs import PROVISION, claim
+from models.jobs import PROVISION, cancel, claim
 from models.provision import apply_creates
 from models.scim.schema import GROUP_URN
 from tests.support.api import Api, Caller, apply_all, document, fresh_settings, serving, store, until
@@ -158,6 +159,19 @@ async def test_a_deleted_user_is_in_no_group(api: Api, caller: Caller, dialect: 
     assert [one["meta"]["version"] for one in before] == ['W/"2"', 'W/"2"', 'W/"1"']
     assert [one["meta"]["version"] for one in after] == ['W/"3"', 'W/"3"', 'W/"1"']
     (await patch_group(caller, groups[0]["id"], adding(dialect, ana))).error(400, "invalidValue")
+
+
+async def test_a_create_that_is_cancelled_leaves_its_groups(api: Api, caller: Caller) -> None:
+    [ana, boris] = await people(caller, "ana", "boris")
+    sales = await create_group(caller, "Sales", ana, boris)
+    async with store(api.settings) as connection:
+        await cancel(
+            connection,
+            await connection.fetchval("SELECT id FROM job WHERE resource_id = $1", uuid.UUID(ana)),
+            actor=OPERATOR,
+        )
+    after = await group_of(caller, sales["id"])
+    assert ([one["value"] for one in after["members"]], after["meta"]["version"]) == ([boris], 'W/"2"')
 
 
 # Nesting

@@ -4,21 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Connection,
-    DateTime,
-    Index,
-    MetaData,
-    Text,
-    event,
-    func,
-    literal_column,
-    text,
-)
+from sqlalchemy import Column, ColumnElement, DateTime, Index, Text, func, literal_column
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlmodel import SQLModel
 
 
 def moment(*, nullable: bool = False, now: bool = False) -> Column[Any]:
@@ -34,19 +21,6 @@ def texts(*, nullable: bool = False) -> Column[Any]:
 def json(*, nullable: bool = False) -> Column[Any]:
     """Return a jsonb column."""
     return Column(JSONB(none_as_null=True), nullable=nullable)
-
-
-# The migrations bring this function. Tables that are made from the classes alone need it for their index.
-_FOLD_JSON = """
-CREATE OR REPLACE FUNCTION usher_fold_json(value jsonb) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN lower(normalize(value::text, NFC))::jsonb
-"""
-
-
-@event.listens_for(SQLModel.metadata, "before_create")
-def _make_functions(_: MetaData, connection: Connection, **__: Any) -> None:
-    connection.execute(text(_FOLD_JSON))
 
 
 def folded(name: str) -> Index:

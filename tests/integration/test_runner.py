@@ -316,8 +316,10 @@ async def test_a_statement_that_runs_out_of_its_time_is_the_jobs_fault_and_no_ou
                 await connection.execute("SET LOCAL statement_timeout = '50ms'")
                 await connection.execute("SELECT pg_sleep(10)")
 
-    async with serving(context, Script(dawdle).handler):
+    script = Script(dawdle)
+    async with serving(context, script.handler):
         await until(pool, {"done": 7, "retry": 1})
+    assert [len(call) for call in script.calls].count(8) == 1, "the batch is halved at once"
     assert (await row(pool, slow.id))["error_code"] == "QueryCanceledError"
 
 

@@ -41,7 +41,8 @@ class Stored:
 GROUPS_OF = """(
     SELECT '"groups":' || json_agg(json_build_object('value', g.id, '$ref', {url} || '/Groups/' || g.id,
                                                     'display', g.doc -> 'displayName', 'type', 'direct') ORDER BY g.id)
-      FROM membership AS m JOIN groups AS g ON g.tenant_id = m.tenant_id AND g.id = m.group_id
+      FROM membership AS m CROSS JOIN LATERAL (
+           SELECT id, doc FROM groups WHERE tenant_id = m.tenant_id AND id = m.group_id LIMIT 1) AS g
      WHERE m.tenant_id = $1 AND m.member_id = d.id)"""
 
 

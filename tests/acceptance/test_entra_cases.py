@@ -6,7 +6,8 @@ are about tokens, in `test_tokens`; 43, two creates at one moment, in `test_scim
 
 * 13 to 16 are about an OAuth token endpoint, which there is not; 12 is refused like any other unknown token.
 * 17 and 18 ask for documentation and for a rate limit, which there is not: nothing answers 429.
-* 30 to 32 and 143 need groups, 135 and 142 PATCH, 139 conditional writes, 137 a limit on users: all of them later.
+* 30 to 32, 142 and 143 are about groups: `test_entra_groups`. 135 is in `test_entra_patch`, 139 in
+  `integration/test_directory_write` and `integration/test_groups`; 137 needs a limit on users, which there is not.
 """
 
 from __future__ import annotations

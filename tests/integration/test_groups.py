@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
 from models.audit.record import OPERATOR
@@ -259,6 +260,18 @@ async def test_a_patch_is_all_or_nothing(caller: Caller, dialect: str) -> None:
         [boris],
     )
     assert after["meta"]["lastModified"] > after["meta"]["created"] == sales["meta"]["created"]
+
+
+async def test_a_replacement_that_costs_many_members_is_logged(caller: Caller) -> None:
+    """Entra sends one by mistake to servers that show members in spite of excludedAttributes (entra-cases.md 92)."""
+    ids = await people(caller, *(f"u{number}" for number in range(12)))
+    sales = await create_group(caller, "Sales", *ids)
+    with capture_logs() as lines:
+        await patch_group(caller, sales["id"], removing("compliant", ids[0]))
+        await put_group(caller, sales["id"], group("Sales", *ids[2:]))
+        await patch_group(caller, sales["id"], [{"op": "Replace", "path": "members", "value": references(ids[:1])}])
+    [line] = [one for one in lines if one["action"] == "group.shrunk"]
+    assert (line["log_level"], line["group_id"], line["removed"], line["added"]) == ("warning", sales["id"], 10, 1)
 
 
 @in_both_dialects

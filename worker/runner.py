@@ -99,8 +99,7 @@ class Runner:
         try:
             while not self._stopping:
                 await self._look()
-            while self._tasks:
-                await asyncio.wait(self._tasks)
+            await self._until_idle()
         finally:
             beat.cancel()
             self._answer(self._waiting)
@@ -154,9 +153,8 @@ class Runner:
             await asyncio.sleep(_PAUSE_SECONDS)
             self._awake.set()
             return
-        started = self._start(claimed, lease)
-        if started:
-            asyncio.gather(*started, return_exceptions=True).add_done_callback(lambda _: self._answer(waiting))
+        if claimed:
+            await self._do_claimed(claimed, lease, waiting)
         else:
             self._answer(waiting)
         if not claimed.more:
@@ -174,15 +172,31 @@ class Runner:
                 connection, self._queue, lease_token=lease, lease_seconds=settings.lease_seconds, limit=limit
             )
 
-    def _start(self, claimed: list[Job], lease: UUID) -> list[asyncio.Task[None]]:
+    async def _do_claimed(self, claimed: Claim, lease: UUID, waiting: list[asyncio.Future[None]]) -> None:
+        """Start what was claimed; wait for it only if it holds a job that may have taken its worker down."""
+        self._leases[lease] = 1  # held until everything of it has been started
+        started = self._start([job for job in claimed if not job.lost], lease)
+        lost = [job for job in claimed if job.lost]
+        if lost:
+            await self._until_idle()  # nothing else is in hand that it could take along
+            started += self._start(lost, lease)
+        asyncio.gather(*started, return_exceptions=True).add_done_callback(lambda _: self._answer(waiting))
+        self._let_go(lease)
+        if lost:
+            await self._until_idle()
+
+    async def _until_idle(self) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _start(self, jobs: list[Job], lease: UUID) -> list[asyncio.Task[None]]:
         started = []
-        for kind, group in groupby(sorted(claimed, key=lambda job: job.kind), key=lambda job: job.kind):
+        for kind, group in groupby(sorted(jobs, key=lambda job: job.kind), key=lambda job: job.kind):
             same = list(group)
             handler = self._handlers.get(kind)
             batches = [same] if handler is not None and handler.together else [[job] for job in same]
             started += [asyncio.create_task(self._do(handler, batch, lease)) for batch in batches]
-        if started:
-            self._leases[lease] = len(started)
+        self._leases[lease] += len(started)
         for task in started:
             self._tasks.add(task)
             task.add_done_callback(lambda ended: self._ended(ended, lease))
@@ -192,23 +206,22 @@ class Runner:
         self._tasks.discard(task)
         if task.cancelled():
             return  # `give_back` still needs the lease
-        self._leases[lease] -= 1
-        if not self._leases[lease]:
-            del self._leases[lease]
+        self._let_go(lease)
         error = task.exception()
         if error is not None:
             _log.error("A batch was left to its lease", action="job.left", **_trace(error))
+
+    def _let_go(self, lease: UUID) -> None:
+        self._leases[lease] -= 1
+        if not self._leases[lease]:
+            del self._leases[lease]
 
     async def _do(self, handler: Handler | None, jobs: list[Job], lease: UUID) -> None:
         if handler is None:
             for job in jobs:
                 await self._fail(None, job, lease, PermanentJobError("unknown_kind", f"Nobody does {job.kind}."))
             return
-        # What may have taken a worker down comes last and alone.
-        for lost in (False, True):
-            same = [job for job in jobs if job.lost is lost]
-            if same:
-                await self._try(handler, same, lease)
+        await self._try(handler, jobs, lease)
 
     async def _try(self, handler: Handler, jobs: Sequence[Job], lease: UUID) -> None:
         scope = asyncio.timeout(_JOB_SECONDS)

@@ -67,16 +67,23 @@ class Ground:
         async with self.store() as connection:
             return await counts(connection)
 
+    async def until(self, expected: dict[str, int], seconds: float = 60) -> None:
+        """Wait until the creates are in these states."""
+
+        async def reached() -> bool:
+            return await self.counts() == expected
+
+        try:
+            await wait_until(reached, f"jobs {expected}", seconds)
+        except AssertionError as late:
+            async with self.store() as connection:
+                rows = await connection.fetch("SELECT state, attempts, error_code, count(*) FROM job GROUP BY 1, 2, 3")
+            raise AssertionError(f"{late}; there are {[tuple(row) for row in rows]}") from late
+
     async def until_all_are_applied(self, staged: list[Staged], seconds: float = 60) -> None:
         """Wait until every job is done; then check that each was applied once, by the user store and by the log."""
 
-        async def all_done() -> bool:
-            return await self.counts() == {"done": len(staged)}
-
-        try:
-            await wait_until(all_done, f"{len(staged)} jobs are done", seconds)
-        except AssertionError as late:
-            raise AssertionError(f"{late}; there are {await self.counts()}") from late
+        await self.until({"done": len(staged)}, seconds)
         async with self.store() as connection:
             users = await connection.fetch("SELECT id FROM users")
             assert Counter(row["id"] for row in users) == Counter(one.resource_id for one in staged)
@@ -264,11 +271,7 @@ async def test_a_job_that_kills_its_worker_ends_dead_and_takes_no_neighbour_alon
         *(sys.executable, str(script), "worker"), env=environment(settings), stderr=asyncio.subprocess.DEVNULL
     )
     try:
-
-        async def over() -> bool:
-            return await ground.counts() == {"done": len(good), "dead": 1}
-
-        await wait_until(over, "the killer is dead and its neighbours are done", 60)
+        await ground.until({"done": len(good), "dead": 1})
         process.terminate()
         assert await process.wait() == 3, "workers died of it"
     finally:
@@ -281,6 +284,7 @@ async def test_a_job_that_kills_its_worker_ends_dead_and_takes_no_neighbour_alon
         assert [tuple(event) for event in events] == [("failed", "lease_expired")]
         await connection.execute("DELETE FROM job WHERE id = $1", killer.id)
     await ground.until_all_are_applied(good)
+    assert await ground.attempts() <= 2, "a neighbour is taken along once, never twice"
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -516,12 +516,36 @@ async def test_a_job_that_may_have_killed_its_worker_comes_last_and_alone(
     async def nothing(_: Sequence[Job]) -> None: ...
 
     script = Script(nothing)
-    async with serving(context, script.handler, lanes=1):
+    async with serving(context, script.handler, lanes=4):
         await until(pool, {"done": 13})
     calls = [[job.id for job in call] for call in script.calls]
     assert set(calls[0]) == {one.id for one in fresh}
     assert sorted(call[0] for call in calls[1:]) == sorted(one.id for one in suspects)
     assert [len(call) for call in calls[1:]] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_while_such_a_job_runs_nothing_else_is_in_hand(
+    together: bool, context: Context, pool: asyncpg.Pool, tenant: UUID
+) -> None:
+    suspects = {one.id for one in await staged(pool, tenant, 3)}
+    async with pool.acquire() as connection:
+        lease = uuid7()
+        await take(connection, lease)
+        await expire(connection, lease)
+        await ledger.rescue(connection)
+    await staged(pool, tenant, 40)
+    company = []
+
+    async def look_around(jobs: Sequence[Job]) -> None:
+        await asyncio.sleep(0.01)  # long enough for another lane to begin
+        if suspects & {job.id for job in jobs}:
+            company.append(await counts(pool))
+
+    script = Script(look_around, together=together)
+    async with serving(context, script.handler, lanes=4, batch=4):
+        await until(pool, {"done": 43})
+    assert [each["running"] for each in company] == [1, 1, 1]
 
 
 # Stopping

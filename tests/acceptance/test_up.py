@@ -16,7 +16,7 @@ import aiohttp
 import asyncpg
 from redis.asyncio import Redis
 
-from tests.support.processes import processes_of
+from tests.support.leftovers import processes_of
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from cli.embedded.postgres import EmbeddedPostgres
 from cli.embedded.process import Child, end_all_strays
 from cli.embedded.valkey import EmbeddedValkey
 from models.errors import UsageError
-from tests.support.processes import processes_of
+from tests.support.leftovers import processes_of
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -245,7 +245,11 @@ async def existing(pool: asyncpg.Pool) -> set[uuid.UUID]:
 async def test_account_discovery_misses_and_repeats_nobody_while_users_come_and_are_applied(
     crowded: Settings, walk: Callable[..., Awaitable[list[uuid.UUID]]]
 ) -> None:
-    """Two processes insert meanwhile, the clock of one behind by a second; a worker applies."""
+    """Two processes insert meanwhile, the clock of one behind by a second; a worker applies.
+
+    Positions move when somebody who comes with a late clock is put before the last of a page: then a list by index
+    may show again one who came during the walk, and only such a one. A list by cursor never does.
+    """
     pool = await open_pool(crowded, name="tests")
     stop = asyncio.Event()
     came = 0
@@ -268,8 +272,9 @@ async def test_account_discovery_misses_and_repeats_nobody_while_users_come_and_
             stop.set()
             await asyncio.gather(*inserting)
         assert came >= 50
-        assert len(seen) == len(set(seen))
-        assert before <= set(seen)
+        assert sorted(one for one in seen if one in before) == sorted(before)
+        if walk is by_cursor:
+            assert len(seen) == len(set(seen))
         assert set(seen) <= await existing(pool)
     finally:
         await pool.close()

@@ -86,7 +86,7 @@ def show_version() -> None:
 def main() -> None:
     """Run the command; a mistake of the person who typed it is a sentence and exit status 2."""
     try:
-        app()
+        app(prog_name="usher")
     except UsageError as error:
         print(f"usher: {error.detail}", file=sys.stderr)
         sys.exit(2)

@@ -78,6 +78,7 @@ class Ledger(RuleBasedStateMachine):
             assert expected.holder is None, "somebody else holds it"
             assert expected.state in ("staged", "retry")
             self.jobs[job.id] = Expected("running", expected.attempts + 1, lease)
+            self.overdue.discard(job.id)
             assert job.attempts == expected.attempts + 1
         return lease
 

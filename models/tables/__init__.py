@@ -5,17 +5,33 @@ from models.tables.deferred import DeferredRequest
 from models.tables.group import Group, Membership
 from models.tables.invitation import Invitation
 from models.tables.job import Job
+from models.tables.operation import BulkOperation, JobAttempt, JobPause
+from models.tables.operator import Operator, OperatorSession, SignInFailure, SignInLink
+from models.tables.process import JobMinute, Process, Schedule
 from models.tables.tenant import Tenant, Token
+from models.tables.traffic import RequestLog, Suppression
 from models.tables.user import Identifier, User
 
 __all__ = [
     "AuditEvent",
+    "BulkOperation",
     "DeferredRequest",
     "Group",
     "Identifier",
     "Invitation",
     "Job",
+    "JobAttempt",
+    "JobMinute",
+    "JobPause",
     "Membership",
+    "Operator",
+    "OperatorSession",
+    "Process",
+    "RequestLog",
+    "Schedule",
+    "SignInFailure",
+    "SignInLink",
+    "Suppression",
     "Tenant",
     "Token",
     "User",

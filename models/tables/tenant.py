@@ -38,6 +38,8 @@ class Tenant(SQLModel, table=True):
         default_factory=dict, sa_column=Column(JSONB, nullable=False, server_default=text("'{}'"))
     )
     """Extension schemas of the tenant's own: SCIM Schema documents by resource type, `User` and `Group`."""
+    capture_until: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    """Until when the bodies of requests are kept for operators to look at."""
 
 
 class Token(SQLModel, table=True):

@@ -9,7 +9,7 @@ from models.tables.operation import BulkOperation, JobAttempt, JobPause
 from models.tables.operator import Operator, OperatorSession, SignInFailure, SignInLink
 from models.tables.process import JobMinute, Process, Schedule
 from models.tables.tenant import Tenant, Token
-from models.tables.traffic import RequestLog, Suppression
+from models.tables.traffic import RequestLog, RequestMinute, Suppression
 from models.tables.user import Identifier, User
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "OperatorSession",
     "Process",
     "RequestLog",
+    "RequestMinute",
     "Schedule",
     "SignInFailure",
     "SignInLink",

@@ -172,10 +172,31 @@ _TRAFFIC = [
         duration_seconds double precision NOT NULL,
         correlation_id uuid NOT NULL,
         note text,
-        captured jsonb
+        captured jsonb,
+        captured_until timestamptz
     )
     """,
     "CREATE INDEX request_log_tenant ON request_log (tenant_id, id)",
+    "CREATE INDEX request_log_refused ON request_log (id) WHERE status >= 400",
+    "CREATE INDEX request_log_tenant_refused ON request_log (tenant_id, id) WHERE status >= 400",
+    "CREATE INDEX request_log_correlation ON request_log (correlation_id)",
+    "CREATE INDEX request_log_captured ON request_log (captured_until) WHERE captured_until IS NOT NULL",
+    # Every request is counted, also those of which there is no row; whoever has no token has no tenant.
+    """
+    CREATE TABLE request_minute (
+        id uuid PRIMARY KEY,
+        tenant_id uuid,
+        minute timestamptz NOT NULL,
+        succeeded integer NOT NULL,
+        refused integer NOT NULL,
+        omitted integer NOT NULL,
+        succeeded_at timestamptz
+    )
+    """,
+    "CREATE UNIQUE INDEX request_minute_tenant ON request_minute (tenant_id, minute) NULLS NOT DISTINCT",
+    # Most invitations are sent and rest; the others are what people look for.
+    "CREATE INDEX invitation_unsent ON invitation (tenant_id, state, id) WHERE state <> 'sent'",
+    "CREATE INDEX invitation_error ON invitation (error_code, id) WHERE error_code IS NOT NULL",
     """
     CREATE TABLE suppression (
         tenant_id uuid NOT NULL,
@@ -190,7 +211,7 @@ _TRAFFIC = [
 
 _TABLES = (
     "operator, operator_session, sign_in_link, sign_in_failure, job_pause, job_attempt, bulk_operation, process,"
-    " job_minute, schedule, request_log, suppression"
+    " job_minute, schedule, request_log, request_minute, suppression"
 )
 
 
@@ -201,5 +222,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DROP INDEX invitation_unsent, invitation_error")
     op.execute(f"DROP TABLE {_TABLES}")
     op.execute("ALTER TABLE tenant DROP COLUMN capture_until")

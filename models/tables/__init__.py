@@ -1,6 +1,8 @@
 """The tables, as SQLModel classes; the migrations make them, a test holds the two together."""
 
 from models.tables.audit import AuditEvent
+from models.tables.audit_leaving import AuditExport, AuditStream
+from models.tables.audit_proof import AuditHold, AuditKey, AuditLeaves, AuditSeal
 from models.tables.deferred import DeferredRequest
 from models.tables.group import Group, Membership
 from models.tables.invitation import Invitation
@@ -14,6 +16,12 @@ from models.tables.user import Identifier, User
 
 __all__ = [
     "AuditEvent",
+    "AuditExport",
+    "AuditHold",
+    "AuditKey",
+    "AuditLeaves",
+    "AuditSeal",
+    "AuditStream",
     "BulkOperation",
     "DeferredRequest",
     "Group",

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Computed, Index, SmallInteger, Text, literal_column, text
+from sqlalchemy import Column, ColumnElement, Computed, Index, LargeBinary, SmallInteger, Text, literal_column, text
 from sqlalchemy.types import UserDefinedType
 from sqlmodel import Field, SQLModel
 
@@ -23,6 +23,7 @@ class Xid8(UserDefinedType[int]):
         return "xid8"
 
 
+_XID_NUMBER: ColumnElement[Any] = literal_column("((xid::text)::bigint)")
 _FOLDED_TARGETS: ColumnElement[Any] = literal_column("usher_fold_json(targets)")
 
 
@@ -41,6 +42,12 @@ class AuditEvent(SQLModel, table=True):
             postgresql_using="gin",
             postgresql_ops={"folded": "jsonb_path_ops"},
             postgresql_with={"gin_pending_list_limit": 1024},
+        ),
+        Index(
+            "audit_event_xid",
+            _XID_NUMBER.label("number"),
+            postgresql_using="brin",
+            postgresql_with={"autosummarize": "on"},
         ),
         {"postgresql_partition_by": "RANGE (occurred_at)"},
     )
@@ -82,3 +89,9 @@ class AuditEvent(SQLModel, table=True):
     changed: list[str] | None = Field(default=None, sa_column=texts(nullable=True))
     """The paths in `diff`."""
     schema_version: int = Field(default=1, sa_column=Column(SmallInteger, nullable=False, server_default=text("1")))
+    salt: UUID | None = Field(default=None, sa_column_kwargs={"server_default": text("gen_random_uuid()")})
+    """Goes into the hash of the personal values; erased together with them."""
+    personal_hash: bytes | None = Field(default=None, sa_column=Column(LargeBinary))
+    """Stands in for personal values and salt once they are erased."""
+    erasure_id: UUID | None = None
+    """The event of the erasure."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ForeignKey, Index, LargeBinary, Text, text
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, LargeBinary, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -17,6 +17,7 @@ class Tenant(SQLModel, table=True):
     """One customer; every other row belongs to exactly one."""
 
     __tablename__ = "tenant"
+    __table_args__ = (CheckConstraint("audit_days >= 90", name="tenant_audit_days"),)
 
     id: UUID = Field(primary_key=True)
     name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
@@ -38,6 +39,8 @@ class Tenant(SQLModel, table=True):
         default_factory=dict, sa_column=Column(JSONB, nullable=False, server_default=text("'{}'"))
     )
     """Extension schemas of the tenant's own: SCIM Schema documents by resource type, `User` and `Group`."""
+    audit_days: int = Field(default=400, sa_column_kwargs={"server_default": text("400")})
+    """Days that audit events are kept, 90 at least."""
     capture_until: datetime | None = Field(default=None, sa_column=moment(nullable=True))
     """Until when the bodies of requests are kept for operators to look at."""
 

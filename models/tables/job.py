@@ -33,6 +33,11 @@ class Job(SQLModel, table=True):
         Index("job_waiting_id", "tenant_id", "resource_id", postgresql_where=text(_WAITING_CREATE)),
         Index("job_waiting_other", "staged_at", postgresql_where=text(f"kind <> 'user.create'::text AND {_OPEN}")),
         Index(
+            "job_waiting_other_resource",
+            "resource_id",
+            postgresql_where=text(f"kind <> 'user.create'::text AND {_OPEN}"),
+        ),
+        Index(
             "job_waiting_external_id",
             "tenant_id",
             text("((payload ->> 'external_id'::text))"),

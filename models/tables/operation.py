@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Column, Index, Integer, SmallInteger, Text, text
+from sqlalchemy import CheckConstraint, Column, Float, Index, Integer, SmallInteger, Text, text
 from sqlmodel import Field, SQLModel
 
 from models.tables.columns import moment
@@ -74,7 +74,10 @@ class BulkOperation(SQLModel, table=True):
     """Jobs that had moved on by themselves."""
     stop_requested: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
     error_detail: str | None = Field(default=None, sa_column=Column(Text))
+    delay_seconds: float = Field(default=0, sa_column=Column(Float, nullable=False, server_default=text("0")))
+    """Of a retry: how long its jobs wait before they are due."""
     requested_by: str = Field(sa_column=Column(Text, nullable=False))
+    requested_by_id: str | None = Field(default=None, sa_column=Column(Text))
     correlation_id: UUID
     created_at: datetime = Field(sa_column=moment(now=True))
     finished_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))

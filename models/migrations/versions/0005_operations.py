@@ -98,13 +98,20 @@ _JOBS = [
         skipped integer NOT NULL DEFAULT 0,
         stop_requested boolean NOT NULL DEFAULT false,
         error_detail text,
+        delay_seconds double precision NOT NULL DEFAULT 0,
         requested_by text NOT NULL,
+        requested_by_id text,
         correlation_id uuid NOT NULL,
         created_at timestamptz NOT NULL DEFAULT now(),
         finished_at timestamptz
     )
     """,
     "CREATE INDEX bulk_operation_running ON bulk_operation (id) WHERE state = 'running'",
+    # From an invitation to its job, while that is open: how a search by a person's name finds it.
+    """
+    CREATE INDEX job_waiting_other_resource ON job (resource_id)
+        WHERE kind <> 'user.create' AND state IN ('staged', 'running', 'retry', 'dead')
+    """,
 ]
 
 _PROCESSES = [
@@ -222,6 +229,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DROP INDEX job_waiting_other_resource")
     op.execute("DROP INDEX invitation_unsent, invitation_error")
     op.execute(f"DROP TABLE {_TABLES}")
     op.execute("ALTER TABLE tenant DROP COLUMN capture_until")

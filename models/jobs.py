@@ -68,6 +68,11 @@ _KINDS = (
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _KINDS}
 
 
+def kinds_of(queue: str) -> list[str]:
+    """Return the kinds of job that queue there."""
+    return [kind.name for kind in _KINDS if kind.queue == queue]
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A claimed job, as its handler sees it."""
@@ -83,6 +88,8 @@ class Job:
     staged_at: datetime
     lost: bool = False
     """Whether its last worker gave no sign of life any more."""
+    waited: float = 0.0
+    """Seconds from when it was due to this claim, by the database's clock."""
 
 
 class Claim(list[Job]):
@@ -116,6 +123,7 @@ def read_job(row: asyncpg.Record) -> Job:
         correlation_id=row["correlation_id"],
         staged_at=row["staged_at"],
         lost=row.get("lost", False),
+        waited=row.get("waited", 0.0),
     )
 
 
@@ -129,7 +137,7 @@ async def claim(connection: Connection, queue: str, *, lease_token: UUID, lease_
         lease_seconds: how long the claim holds without `extend_lease`.
         limit: most jobs, 1 or more.
     """
-    rows = await connection.fetch(CLAIM, queue, limit, lease_token, lease_seconds)
+    rows = await connection.fetch(CLAIM, queue, limit, lease_token, lease_seconds, kinds_of(queue))
     return Claim((read_job(row) for row in rows if row["id"] is not None), more=rows[0]["more"])
 
 
@@ -162,9 +170,17 @@ _LONGEST_DETAIL = 2000  # characters
 
 
 async def fail(
-    connection: Connection, job: Job, lease_token: UUID, error: BaseException, *, detail: str | None = None
+    connection: Connection,
+    job: Job,
+    lease_token: UUID,
+    error: BaseException,
+    *,
+    detail: str | None = None,
+    process_id: UUID | None = None,
+    took_seconds: float | None = None,
+    trace: str | None = None,
 ) -> Ending | None:
-    """Record that an attempt failed: due again after its kind's delay, or dead.
+    """Record that an attempt failed, and how: due again after its kind's delay, or dead.
 
     Args:
         connection: in a transaction if more is to be written with it.
@@ -172,6 +188,9 @@ async def fail(
         lease_token: the claim's; if it no longer holds, nothing is written.
         error: a JobError carries its own code; any other class counts by its name and may be tried again.
         detail: what operators read, when not the error's own text.
+        process_id: the worker's, for the list of attempts.
+        took_seconds: how long the attempt took.
+        trace: where the error was raised: modules and lines, no values.
 
     Returns:
         How the job was left, or None if the lease was lost.
@@ -183,7 +202,7 @@ async def fail(
     wait = 0.0 if final or kind is None else kind.delay(job.attempts)
     text = (detail if detail is not None else _describe(error))[:_LONGEST_DETAIL].replace("\x00", "")
     text = text.encode(errors="replace").decode()  # a lone surrogate of an odd payload can be written nowhere
-    row = await connection.fetchrow(FAIL, job.id, lease_token, state, wait, code, text)
+    row = await connection.fetchrow(FAIL, job.id, lease_token, state, wait, code, text, process_id, took_seconds, trace)
     return Ending(job, state, code) if row else None
 
 
@@ -233,7 +252,7 @@ async def rescue(connection: Connection, limit: int = 1000) -> list[asyncpg.Reco
 
 async def due(connection: Connection, queue: str, *, older_than_seconds: float, limit: int) -> list[UUID]:
     """Return ids of jobs that should have been taken by now, oldest first: what the relay rings for."""
-    rows = await connection.fetch(OVERDUE, queue, older_than_seconds, limit)
+    rows = await connection.fetch(OVERDUE, queue, older_than_seconds, limit, kinds_of(queue))
     return [row["id"] for row in rows]
 
 

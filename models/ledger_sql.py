@@ -7,9 +7,30 @@ LOST = "lease_expired"
 
 _DUE = "state IN ('staged', 'retry') AND run_at <= now()"
 
-# The tenants that have something due: two index probes for each that has something waiting.
-_TENANTS = f"""
-WITH RECURSIVE tenant_waiting (tenant_id) AS (
+# Nobody takes what is paused. Where nothing is, that costs one look into an empty table a statement.
+_PAUSED = """
+paused AS MATERIALIZED (
+    SELECT kind, tenant_id FROM job_pause WHERE expires_at IS NULL OR expires_at > now()
+),
+pausing AS MATERIALIZED (SELECT EXISTS (SELECT FROM paused) AS any)
+"""
+_FREE = """(NOT (SELECT any FROM pausing) OR NOT EXISTS (
+    SELECT FROM paused
+     WHERE (paused.kind IS NULL OR paused.kind = job.kind)
+       AND (paused.tenant_id IS NULL OR paused.tenant_id = job.tenant_id)))"""
+
+
+def _tenants(kinds: str) -> str:
+    """Return the tenants that have something due: two index probes for each that has something waiting.
+
+    A tenant whose every kind is paused is left out at once, however much waits there.
+
+    Args:
+        kinds: placeholder of the kinds of the queue.
+    """
+    return f"""
+WITH RECURSIVE {_PAUSED.strip()},
+tenant_waiting (tenant_id) AS (
     (SELECT tenant_id FROM job WHERE queue = $1 AND state IN ('staged', 'retry') ORDER BY tenant_id LIMIT 1)
     UNION ALL
     SELECT (SELECT tenant_id FROM job
@@ -20,20 +41,26 @@ WITH RECURSIVE tenant_waiting (tenant_id) AS (
 tenant_due AS MATERIALIZED (
     SELECT tenant_id FROM tenant_waiting
      WHERE tenant_id IS NOT NULL
-       AND EXISTS (SELECT FROM job WHERE queue = $1 AND tenant_id = tenant_waiting.tenant_id AND {_DUE})
+       AND (NOT (SELECT any FROM pausing) OR EXISTS (
+               SELECT FROM unnest({kinds}::text[]) AS known (kind)
+                WHERE NOT EXISTS (SELECT FROM paused
+                                   WHERE (paused.kind IS NULL OR paused.kind = known.kind)
+                                     AND (paused.tenant_id IS NULL OR paused.tenant_id = tenant_waiting.tenant_id))))
+       AND EXISTS (SELECT FROM job WHERE queue = $1 AND tenant_id = tenant_waiting.tenant_id AND {_DUE} AND {_FREE})
 )
 """  # noqa: S608  constants only
+
 
 # An equal share for each tenant, so that a single create passes between the thousands of another's initial cycle.
 # Which tenant comes first is drawn: where only one job is wanted at a time, nobody waits for another's last.
 CLAIM = f"""
-{_TENANTS},
+{_tenants("$5")},
 share AS (SELECT greatest(1, ceil($2::float / greatest(count(*), 1)))::int AS size FROM tenant_due),
 candidate AS MATERIALIZED (
     SELECT due.id, due.lost, row_number() OVER (PARTITION BY tenant_due.tenant_id ORDER BY due.run_at, due.id) AS turn
       FROM tenant_due
       CROSS JOIN LATERAL (SELECT id, run_at, error_code IS NOT DISTINCT FROM '{LOST}' AS lost FROM job
-                           WHERE queue = $1 AND tenant_id = tenant_due.tenant_id AND {_DUE}
+                           WHERE queue = $1 AND tenant_id = tenant_due.tenant_id AND {_DUE} AND {_FREE}
                            ORDER BY run_at, id LIMIT (SELECT size FROM share)) AS due
 ),
 wanted AS MATERIALIZED (
@@ -52,7 +79,7 @@ taken AS (
       FROM picked
      WHERE job.id = picked.id
     RETURNING job.id, tenant_id, kind, resource_id, payload, attempts, correlation_id, staged_at,
-              error_code IS NOT DISTINCT FROM '{LOST}' AS lost
+              error_code IS NOT DISTINCT FROM '{LOST}' AS lost, extract(epoch FROM now() - run_at)::float AS waited
 )
 SELECT taken.*, seen.count > (SELECT count(*) FROM taken) OR seen.share_used AS more
   FROM (SELECT count(*), coalesce(max(turn) >= (SELECT size FROM share), false) AS share_used FROM candidate) AS seen
@@ -61,10 +88,16 @@ SELECT taken.*, seen.count > (SELECT count(*) FROM taken) OR seen.share_used AS 
 
 # Only whoever holds the lease may say how the attempt ended.
 FAIL = """
+WITH ended AS (
 UPDATE job SET state = $3, run_at = now() + make_interval(secs => $4), lease_token = NULL, lease_until = NULL,
        error_code = $5, error_detail = $6, finished_at = CASE WHEN $3 = 'dead' THEN now() END
  WHERE id = $1 AND lease_token = $2 AND state = 'running'
-RETURNING id
+RETURNING id, attempts, state, error_code, error_detail
+)
+INSERT INTO job_attempt (id, job_id, attempt, process_id, started_at, outcome, error_code, error_detail, trace)
+SELECT gen_random_uuid(), id, attempts, $7, now() - make_interval(secs => $8), state, error_code, error_detail, $9
+  FROM ended
+RETURNING job_id
 """
 
 # A first loss costs no time: most often the worker was at fault, not the job.
@@ -83,7 +116,8 @@ judged AS (
                 ELSE least(first_delay * 2.0 ^ least(expired.attempts - 1, 30), longest_delay) * (0.75 + random() / 2)
            END AS delay
       FROM expired LEFT JOIN known USING (kind)
-)
+),
+rescued AS (
 UPDATE job SET state = CASE WHEN over THEN 'dead' ELSE 'retry' END,
        run_at = CASE WHEN over OR delay = 0 THEN run_at ELSE now() + make_interval(secs => delay) END,
        lease_token = NULL, lease_until = NULL,
@@ -92,16 +126,22 @@ UPDATE job SET state = CASE WHEN over THEN 'dead' ELSE 'retry' END,
   FROM judged
  WHERE job.id = judged.id
 RETURNING job.id, tenant_id, kind, queue, state, resource_id, correlation_id, payload, attempts, staged_at,
-          true AS lost, run_at <= now() AS due
+          true AS lost, run_at <= now() AS due, error_code, error_detail
+),
+told AS (
+    INSERT INTO job_attempt (id, job_id, attempt, outcome, error_code, error_detail)
+    SELECT gen_random_uuid(), id, attempts, state, error_code, error_detail FROM rescued
+)
+SELECT * FROM rescued
 """  # noqa: S608  constants only
 
 OVERDUE = f"""
-{_TENANTS}
+{_tenants("$4")}
 SELECT overdue.id
   FROM tenant_due
   CROSS JOIN LATERAL (SELECT id, run_at FROM job
                        WHERE queue = $1 AND tenant_id = tenant_due.tenant_id AND state IN ('staged', 'retry')
-                         AND run_at <= now() - make_interval(secs => $2)
+                         AND run_at <= now() - make_interval(secs => $2) AND {_FREE}
                        ORDER BY run_at LIMIT $3) AS overdue
  ORDER BY overdue.run_at LIMIT $3
 """  # noqa: S608  constants only

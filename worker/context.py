@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from uuid_utils.compat import uuid7
+
+from models.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -26,6 +30,10 @@ class Context:
     smtp: SmtpPool
     ring: Callable[[str, list[UUID]], None]
     """Wakes whoever serves a queue for these job ids, after the commit that staged them."""
+    process_id: UUID = field(default_factory=uuid7)
+    """What the ledger and the pages call this process."""
+    tally: Tally = field(default_factory=Tally)
+    """What this process did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ its jobs are given back untried.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
@@ -71,15 +72,31 @@ class Runner:
         self._singly = all(not handler.together for handler in handlers.values())
         self._awake = asyncio.Event()
         self._stopping = False
+        self._resting = False
         self._waiting: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._leases: dict[UUID, int] = {}
         self._excused: Counter[UUID] = Counter()
         self._doubtful: set[UUID] = set()
 
+    @property
+    def lanes(self) -> int:
+        """Most batches, or single jobs, at once."""
+        return self._lanes
+
+    @property
+    def busy(self) -> int:
+        """How many lanes are in use."""
+        return len(self._tasks)
+
     def wake(self) -> None:
         """Have it look into the ledger."""
         self._awake.set()
+
+    def rest(self, *, resting: bool) -> None:
+        """Take no more jobs until told otherwise; what is in hand goes on."""
+        self._resting = resting
+        self.wake()
 
     async def answer(self) -> None:
         """Answer a ring: wake, and return when what was due has been done (or is in hand elsewhere).
@@ -139,6 +156,10 @@ class Runner:
             return
         self._awake.clear()
         waiting, self._waiting = self._waiting, []
+        if self._resting:
+            self._answer(waiting)
+            await self._awake.wait()
+            return
         free = self._lanes - len(self._tasks)
         limit = min(self._batch, free) if self._singly else self._batch
         lease = uuid7()
@@ -193,6 +214,7 @@ class Runner:
         started = []
         for kind, group in groupby(sorted(jobs, key=lambda job: job.kind), key=lambda job: job.kind):
             same = list(group)
+            self._context.tally.started(kind, len(same), [job.waited for job in same if job.attempts == 1])
             handler = self._handlers.get(kind)
             batches = [same] if handler is not None and handler.together else [[job] for job in same]
             started += [asyncio.create_task(self._do(handler, batch, lease)) for batch in batches]
@@ -219,12 +241,13 @@ class Runner:
     async def _do(self, handler: Handler | None, jobs: list[Job], lease: UUID) -> None:
         if handler is None:
             for job in jobs:
-                await self._fail(None, job, lease, PermanentJobError("unknown_kind", f"Nobody does {job.kind}."))
+                await self._fail(None, job, lease, PermanentJobError("unknown_kind", f"Nobody does {job.kind}."), 0.0)
             return
         await self._try(handler, jobs, lease)
 
     async def _try(self, handler: Handler, jobs: Sequence[Job], lease: UUID) -> None:
         scope = asyncio.timeout(_JOB_SECONDS)
+        began = time.monotonic()
         try:
             async with scope:
                 await handler.run(self._context, jobs, lease)
@@ -236,12 +259,13 @@ class Runner:
                 await self._untried(jobs, lease, error)
                 return
             if len(jobs) == 1:
-                await self._fail(handler, jobs[0], lease, cause)
+                await self._fail(handler, jobs[0], lease, cause, time.monotonic() - began)
                 return
             middle = len(jobs) // 2
             await self._try(handler, jobs[:middle], lease)
             await self._try(handler, jobs[middle:], lease)
         else:
+            self._context.tally.done(handler.kind, len(jobs), time.monotonic() - began)
             for job in jobs:
                 self._excused.pop(job.id, None)
                 _log.info(
@@ -277,7 +301,7 @@ class Runner:
                     raise
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _fail(self, handler: Handler | None, job: Job, lease: UUID, error: Exception) -> None:
+    async def _fail(self, handler: Handler | None, job: Job, lease: UUID, error: Exception, seconds: float) -> None:
         async def end(connection: Connection) -> Ending | None:
             return await ledger.fail(connection, job, lease, error)
 
@@ -293,6 +317,7 @@ class Runner:
         except Exception as another:  # noqa: BLE001  the attempt must end, whatever else cannot be written
             _log.error("A failure could not be told", action="job.untold", kind=job.kind, **_trace(another))
             ending = await self._insist(end)
+        self._context.tally.failed(job.kind, seconds, dead=ending is not None and ending.state == "dead")
         _log.warning(
             "Failed",
             action="job.failed",

@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from api import health, invitations
+from api.admin import routes as admin
 from api.auth import TokenCache
 from api.denials import Denials
-from api.keys import DENIALS, DRAINING, INTAKE, LATER, POOL, RING, SETTINGS, TOKENS, WRITER
+from api.keys import DENIALS, DRAINING, INTAKE, LATER, PAGES_POOL, POOL, RING, SETTINGS, TOKENS, WRITER
+from api.ops import routes as ops
+from api.pages import live
+from api.pages import routes as pages
+from api.pages.guard import frame
+from api.pages.render import secure
 from api.ring import Ring
 from api.scim.asynchronous import Deferrals
 from api.scim.dispatch import add_routes
@@ -22,6 +28,11 @@ from models.intake import Intake
 
 if TYPE_CHECKING:
     from models.settings import Settings
+
+_LARGEST_FORM = 64 * 1024  # bytes
+# A dashboard can never starve SCIM: it has these connections, each for this long, and no other.
+_PAGES_CONNECTIONS = 3
+_PAGES_STATEMENT_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,7 @@ class Faces:
         await self.public[DENIALS].close()
         await self.public[TOKENS].close()
         await self.public[RING].close()
+        await self.internal[PAGES_POOL].close()
         await self.public[POOL].close()
 
 
@@ -49,7 +61,7 @@ async def make_apps(settings: Settings) -> Faces:
     ring = Ring(settings)
     draining = asyncio.Event()
     public = web.Application(client_max_size=settings.max_body_bytes)
-    internal = web.Application()
+    internal = web.Application(client_max_size=_LARGEST_FORM, middlewares=[frame])
     for app in (public, internal):
         app[SETTINGS], app[POOL], app[RING], app[DRAINING] = settings, pool, ring, draining
     public[INTAKE] = Intake(pool, settings, ring.ring)
@@ -60,5 +72,11 @@ async def make_apps(settings: Settings) -> Faces:
     public.router.add_routes(invitations.routes())
     front = Front.make(settings, pool, public[INTAKE], public[WRITER], public[TOKENS], public[DENIALS], public[LATER])
     add_routes(public, front)
-    internal.router.add_routes(health.routes())
+    internal[PAGES_POOL] = await open_pool(
+        settings, name="pages", size=_PAGES_CONNECTIONS, statement_seconds=_PAGES_STATEMENT_SECONDS
+    )
+    internal.on_response_prepare.append(secure)
+    live.set_up(internal)
+    for part in (health, pages, ops, admin):
+        internal.router.add_routes(part.routes())
     return Faces(public, internal, draining)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SETTINGS = web.AppKey("settings", Settings)
 POOL = web.AppKey("pool", asyncpg.Pool)
+PAGES_POOL: web.AppKey[asyncpg.Pool] = web.AppKey("pages_pool")
+"""Few connections with a short statement timeout: pages never take one that SCIM needs."""
 INTAKE: web.AppKey[Intake] = web.AppKey("intake")
 WRITER: web.AppKey[UserWriter] = web.AppKey("writer")
 TOKENS: web.AppKey[TokenCache] = web.AppKey("tokens")

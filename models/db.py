@@ -57,13 +57,16 @@ async def _keep(_: asyncpg.Connection) -> None:
     """Spare the round trip of asyncpg's own reset: no code here leaves state on a session."""
 
 
-async def open_pool(settings: Settings, *, name: str, size: int | None = None) -> asyncpg.Pool:
+async def open_pool(
+    settings: Settings, *, name: str, size: int | None = None, statement_seconds: int = STATEMENT_SECONDS
+) -> asyncpg.Pool:
     """Return a pool that connects on first use, so that a process can start before PostgreSQL does.
 
     Args:
         settings: gives the URL, the role and the usual size.
         name: what `pg_stat_activity` shows as application_name.
         size: the most connections, when not ``settings.database_pool``.
+        statement_seconds: after how long PostgreSQL cancels a statement.
     """
 
     async def init(connection: asyncpg.Connection) -> None:
@@ -76,10 +79,10 @@ async def open_pool(settings: Settings, *, name: str, size: int | None = None) -
         init=init,
         reset=_keep,
         timeout=ACQUIRE_SECONDS,
-        command_timeout=STATEMENT_SECONDS + 5,
+        command_timeout=statement_seconds + 5,
         server_settings={
             "application_name": f"usher {name}",
-            "statement_timeout": f"{STATEMENT_SECONDS}s",
+            "statement_timeout": f"{statement_seconds}s",
             "lock_timeout": "10s",
             "idle_in_transaction_session_timeout": "30s",
             "jit": "off",

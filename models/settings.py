@@ -52,6 +52,10 @@ class Settings(BaseSettings):
         le=65535,
         description="Port of the internal listener (health, pages); 0 takes any free one.",
     )
+    admin_url: HttpUrl = Field(
+        default=HttpUrl("http://127.0.0.1:8081"),
+        description="Address of the internal listener as operators type it; with `https` their cookies are `Secure`.",
+    )
 
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -167,6 +171,11 @@ class Settings(BaseSettings):
     def base_url(self) -> str:
         """``public_url`` without a slash at its end."""
         return str(self.public_url).rstrip("/")
+
+    @property
+    def pages_url(self) -> str:
+        """``admin_url`` without a slash at its end."""
+        return str(self.admin_url).rstrip("/")
 
     @property
     def scim_url(self) -> str:

@@ -15,7 +15,15 @@ class Action:
 
 
 _ACTIONS = (
+    Action("auth.operator.add", "A person was added who may sign in to the pages.", 3),
+    Action("auth.operator.change", "An operator's address or role was changed, or they were let in again.", 3),
+    Action("auth.operator.disable", "An operator was shut out and signed out everywhere.", 3),
+    Action("auth.operator.link", "A link that signs an operator in once was made.", 3),
+    Action("auth.operator.password", "An operator's password was set or changed.", 3),
     Action("auth.request.deny", "A request was refused for want of a valid token or permission.", 3),
+    Action("auth.session.deny", "A sign-in was refused: a wrong name or password, or a link that is used or old.", 3),
+    Action("auth.session.sign_in", "An operator signed in.", 2),
+    Action("auth.session.sign_out", "An operator signed out, here or everywhere."),
     Action("auth.token.issue", "A bearer token was issued.", 3),
     Action("auth.token.revoke", "A bearer token was revoked.", 3),
     Action("auth.token.rotate", "A bearer token was replaced by a new one.", 3),

@@ -1,0 +1,149 @@
+"""Who may see and do what on the internal listener, and what becomes of a request that fails."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlencode, urlsplit
+
+import asyncpg
+import structlog
+from aiohttp import web
+
+from api.keys import PAGES_POOL, SETTINGS
+from api.pages.cookies import read_cookie
+from api.pages.render import SESSION, page, problem
+from models.db import is_unavailable
+from models.errors import UsageError
+from models.sessions import find_session
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from models.operators import Operator
+    from models.sessions import Session
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+SESSION_COOKIE: Final = "usher"
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_ANYBODY = ("/ops", "/admin", "/account")
+_log = structlog.get_logger("pages")
+
+
+def person(request: web.Request) -> Operator:
+    """Return who is signed in; for handlers behind `allowed`."""
+    return request[SESSION].operator
+
+
+async def signed_in(request: web.Request) -> Session | None:
+    """Return the session that the request's cookie is good for, and keep it with the request."""
+    value = read_cookie(request, SESSION_COOKIE)
+    if not value:
+        return None
+    # A page that updates itself is not a person at the keyboard.
+    keep_alive = "live" not in request.query
+    session = await find_session(request.config_dict[PAGES_POOL], value, keep_alive=keep_alive)
+    if session is not None:
+        request[SESSION] = session
+    return session
+
+
+def safe_next(url: str | None) -> str:
+    """Return where to go after signing in: a page of ours, whatever was asked for."""
+    if not url or not url.isprintable() or "\\" in url or not url.startswith("/") or url.startswith("//"):
+        return "/ops"
+    path = urlsplit(url).path
+    return url if any(path == start or path.startswith(start + "/") for start in _ANYBODY) else "/ops"
+
+
+def allowed(permission: str | None = None) -> Callable[[Handler], Handler]:
+    """Return a decorator: only for people who are signed in and have ``permission`` (if any is named)."""
+
+    def decorate(handler: Handler) -> Handler:
+        @wraps(handler)
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            session = await signed_in(request)
+            if session is None:
+                return await _ask_to_sign_in(request)
+            if permission is not None and not session.operator.may(permission):
+                return problem(
+                    request,
+                    403,
+                    f"Your role is {session.operator.role}, which does not include {permission}."
+                    " An admin can change it under Operators.",
+                )
+            return await handler(request)
+
+        return guarded
+
+    return decorate
+
+
+async def _ask_to_sign_in(request: web.Request) -> web.StreamResponse:
+    if "live" in request.query:
+        return web.Response(status=401, text="Signed out.")
+    if request.method not in _SAFE:
+        return web.Response(status=303, headers={"Location": "/sign-in"})
+    if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
+        # Browsers keep a SameSite=Strict cookie back when a link elsewhere, as in an e-mail, led here. Asked again
+        # by a page of our own they send it, if they have it.
+        return await page(request, "again.html", again=request.path_qs)
+    return web.Response(status=303, headers={"Location": "/sign-in?" + urlencode({"next": request.path_qs})})
+
+
+def _is_same_origin(request: web.Request) -> bool:
+    """Tell whether a request comes from a page of ours, or from a program that bears a token.
+
+    Browsers say so in Sec-Fetch-Site over https and to this very machine, and in Origin everywhere.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site == "same-origin"
+    origin = request.headers.get("Origin")
+    if origin is not None:
+        own = urlsplit(request.config_dict[SETTINGS].pages_url)
+        sent = urlsplit(origin)
+        return bool(sent.netloc) and (sent.netloc == request.host or (sent.scheme, sent.netloc) == own[:2])
+    return "Authorization" in request.headers and "Cookie" not in request.headers
+
+
+def _wants_page(request: web.Request) -> bool:
+    return "text/html" in request.headers.get("Accept", "")
+
+
+def _failure(request: web.Request, error: Exception) -> web.Response | None:
+    """Return the page for a failure that people can do something about."""
+    if isinstance(error, UsageError):
+        return problem(request, 400, error.detail)
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return problem(
+            request, 503, "The search took longer than pages may take. Narrow it: name a state, a tenant or a time."
+        )
+    if isinstance(error, web.HTTPNotFound) and _wants_page(request):
+        return problem(request, 404, "The address is wrong, or what it led to is gone.")
+    if isinstance(error, web.HTTPMethodNotAllowed) and _wants_page(request):
+        response = problem(request, 405, "Go back, open the page and use its buttons.")
+        response.headers["Allow"] = error.headers["Allow"]
+        return response
+    if is_unavailable(error):
+        _log.warning("A page could not be made", action="pages.busy", error=type(error).__name__)
+        response = problem(request, 503, "The database does not answer just now. Try again in a minute.")
+        response.headers["Retry-After"] = "10"
+        return response
+    return None
+
+
+@web.middleware
+async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what other sites send, and turn failures into pages that say what to mend."""
+    if request.method not in _SAFE and not _is_same_origin(request):
+        _log.warning("A request from another site was refused", action="pages.cross_site", method=request.method)
+        return problem(request, 403, "The request did not come from a page of this site. Open the page and try again.")
+    try:
+        return await handler(request)
+    except Exception as error:
+        response = _failure(request, error)
+        if response is None:
+            raise
+        return response

@@ -9,7 +9,7 @@ import typer
 
 from cli.show import Json, print_json, print_table
 from cli.store import with_store
-from models import backlog, jobs
+from models import backlog, job_actions
 from models.audit.record import OPERATOR
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def ls(
 def retry(job_id: JobId, as_json: Json = False) -> None:
     """Make a job due at once, with all its attempts before it again."""
 
-    async def work(connection: Connection, _: Settings) -> str:
-        return await jobs.retry_now(connection, job_id, actor=OPERATOR)
+    async def work(connection: Connection, _: Settings) -> None:
+        await job_actions.retry_now(connection, job_id, actor=OPERATOR)
 
     with_store(work)
     if as_json:
@@ -79,7 +79,7 @@ def cancel(job_id: JobId, as_json: Json = False) -> None:
     """End a job that is not running. A cancelled create takes the user away and frees the userName."""
 
     async def work(connection: Connection, _: Settings) -> None:
-        await jobs.cancel(connection, job_id, actor=OPERATOR)
+        await job_actions.cancel(connection, job_id, actor=OPERATOR)
 
     with_store(work)
     if as_json:

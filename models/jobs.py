@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from models.audit.record import Actor, Event, record
-from models.errors import PermanentJobError, UsageError
+from models.errors import PermanentJobError
 from models.ledger_sql import CLAIM, FAIL, OVERDUE, RESCUE
 
 if TYPE_CHECKING:
@@ -254,87 +253,3 @@ async def due(connection: Connection, queue: str, *, older_than_seconds: float, 
     """Return ids of jobs that should have been taken by now, oldest first: what the relay rings for."""
     rows = await connection.fetch(OVERDUE, queue, older_than_seconds, limit, kinds_of(queue))
     return [row["id"] for row in rows]
-
-
-async def _locked(connection: Connection, job_id: UUID) -> asyncpg.Record:
-    row = await connection.fetchrow(
-        "SELECT id, tenant_id, kind, queue, state, resource_id, correlation_id,"
-        " payload -> 'doc' ->> 'userName' AS label FROM job WHERE id = $1 FOR UPDATE",
-        job_id,
-    )
-    if row is None:
-        raise UsageError(f"There is no job {job_id}.")
-    return row
-
-
-def _by_hand(action: str, row: asyncpg.Record, actor: Actor) -> Event:
-    return Event(
-        action=action,
-        phase="applied",
-        actor=actor,
-        correlation_id=row["correlation_id"],
-        tenant_id=row["tenant_id"],
-        targets=[{"type": "Job", "id": str(row["id"]), "label": row["kind"]}],
-        job_id=row["id"],
-        context={"state_before": row["state"]},
-    )
-
-
-async def retry_now(connection: Connection, job_id: UUID, *, actor: Actor) -> str:
-    """Make a job due at once with all its attempts before it; return its queue.
-
-    Raises:
-        UsageError: no such job, or one that is neither waiting, in retry nor dead.
-    """
-    async with connection.transaction():
-        row = await _locked(connection, job_id)
-        if row["state"] not in ("staged", "retry", "dead"):
-            raise UsageError(f"Job {job_id} is {row['state']}; only a staged, retry or dead job can be retried.")
-        await connection.execute(
-            "UPDATE job SET state = 'staged', run_at = now(), attempts = 0, finished_at = NULL WHERE id = $1", job_id
-        )
-        await record(connection, [_by_hand("ops.job.retry", row, actor)])
-    queue: str = row["queue"]
-    return queue
-
-
-async def cancel(connection: Connection, job_id: UUID, *, actor: Actor) -> None:
-    """End a job that is not running; a cancelled create gives its identifiers back and the user vanishes.
-
-    Raises:
-        UsageError: no such job, or one that is running or has ended.
-    """
-    async with connection.transaction():
-        row = await _locked(connection, job_id)
-        if row["state"] not in ("staged", "retry", "dead"):
-            raise UsageError(f"Job {job_id} is {row['state']}; only a staged, retry or dead job can be cancelled.")
-        await connection.execute(
-            "UPDATE job SET state = 'cancelled', finished_at = now(), payload = NULL WHERE id = $1", job_id
-        )
-        events = [_by_hand("ops.job.cancel", row, actor)]
-        if row["kind"] == "user.create":
-            # By its owner and not by the payload, which may be what is wrong with the job; a rare, slower walk.
-            await connection.execute(
-                "DELETE FROM identifier WHERE tenant_id = $1 AND resource_id = $2", row["tenant_id"], row["resource_id"]
-            )
-            from models.directory.membership import forget  # noqa: PLC0415  slow to import, and rarely needed
-
-            await forget(connection, row["tenant_id"], row["resource_id"])
-            events.append(
-                Event(
-                    action="scim.user.create",
-                    phase="failed",
-                    actor=actor,
-                    correlation_id=row["correlation_id"],
-                    tenant_id=row["tenant_id"],
-                    reason="cancelled",
-                    targets=[{"type": "User", "id": str(row["resource_id"]), "label": row["label"]}],
-                    job_id=job_id,
-                )
-            )
-        elif row["kind"] == "invitation.send":
-            await connection.execute(
-                "UPDATE invitation SET state = 'failed', error_code = 'cancelled', token_hash = NULL WHERE id = $1",
-                row["resource_id"],
-            )
-        await record(connection, events)

@@ -12,9 +12,9 @@ _PAUSED = """
 paused AS MATERIALIZED (
     SELECT kind, tenant_id FROM job_pause WHERE expires_at IS NULL OR expires_at > now()
 ),
-pausing AS MATERIALIZED (SELECT EXISTS (SELECT FROM paused) AS any)
+pausing AS MATERIALIZED (SELECT EXISTS (SELECT FROM paused) AS there_are)
 """
-_FREE = """(NOT (SELECT any FROM pausing) OR NOT EXISTS (
+_FREE = """(NOT (SELECT there_are FROM pausing) OR NOT EXISTS (
     SELECT FROM paused
      WHERE (paused.kind IS NULL OR paused.kind = job.kind)
        AND (paused.tenant_id IS NULL OR paused.tenant_id = job.tenant_id)))"""
@@ -41,7 +41,7 @@ tenant_waiting (tenant_id) AS (
 tenant_due AS MATERIALIZED (
     SELECT tenant_id FROM tenant_waiting
      WHERE tenant_id IS NOT NULL
-       AND (NOT (SELECT any FROM pausing) OR EXISTS (
+       AND (NOT (SELECT there_are FROM pausing) OR EXISTS (
                SELECT FROM unnest({kinds}::text[]) AS known (kind)
                 WHERE NOT EXISTS (SELECT FROM paused
                                    WHERE (paused.kind IS NULL OR paused.kind = known.kind)

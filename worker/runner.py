@@ -21,6 +21,7 @@ from uuid_utils.compat import uuid7
 from models import jobs as ledger
 from models.db import is_unavailable
 from models.errors import PermanentJobError, RetryableJobError
+from worker import measure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -215,6 +216,7 @@ class Runner:
         for kind, group in groupby(sorted(jobs, key=lambda job: job.kind), key=lambda job: job.kind):
             same = list(group)
             self._context.tally.started(kind, len(same), [job.waited for job in same if job.attempts == 1])
+            measure.started(self._queue, kind, same)
             handler = self._handlers.get(kind)
             batches = [same] if handler is not None and handler.together else [[job] for job in same]
             started += [asyncio.create_task(self._do(handler, batch, lease)) for batch in batches]
@@ -265,7 +267,9 @@ class Runner:
             await self._try(handler, jobs[:middle], lease)
             await self._try(handler, jobs[middle:], lease)
         else:
-            self._context.tally.done(handler.kind, len(jobs), time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self._context.tally.done(handler.kind, len(jobs), seconds)
+            measure.done(self._queue, jobs, seconds)
             for job in jobs:
                 self._excused.pop(job.id, None)
                 _log.info(
@@ -303,7 +307,15 @@ class Runner:
 
     async def _fail(self, handler: Handler | None, job: Job, lease: UUID, error: Exception, seconds: float) -> None:
         async def end(connection: Connection) -> Ending | None:
-            return await ledger.fail(connection, job, lease, error)
+            return await ledger.fail(
+                connection,
+                job,
+                lease,
+                error,
+                process_id=self._context.process_id,
+                took_seconds=seconds,
+                trace=_trace(error)["trace"],
+            )
 
         async def end_and_tell(connection: Connection) -> Ending | None:
             ending = await end(connection)
@@ -318,6 +330,8 @@ class Runner:
             _log.error("A failure could not be told", action="job.untold", kind=job.kind, **_trace(another))
             ending = await self._insist(end)
         self._context.tally.failed(job.kind, seconds, dead=ending is not None and ending.state == "dead")
+        code = getattr(error, "code", type(error).__name__)
+        measure.failed(self._queue, job, ending, code, seconds)
         _log.warning(
             "Failed",
             action="job.failed",
@@ -327,7 +341,7 @@ class Runner:
             correlation_id=str(job.correlation_id),
             attempt=job.attempts,
             state=ending.state if ending else "lease lost",
-            error=getattr(error, "code", type(error).__name__),
+            error=code,
         )
 
     async def _untried(self, jobs: Sequence[Job], lease: UUID, error: Exception) -> None:

@@ -24,6 +24,7 @@ from uuid_utils.compat import uuid7
 
 from cli import main
 from cli.main import COMMANDS, load
+from models import job_actions
 from models import jobs as ledger
 from models.audit.record import OPERATOR
 from models.errors import PermanentJobError
@@ -436,7 +437,7 @@ async def test_the_audit_log_is_asked_in_every_way(usher: Usher, settings: Setti
     token = (await usher("token", "issue", acme, "--label", "Entra", "--json")).json
     async with store(settings) as connection:
         (staged,) = await stage(connection, added.json["id"], payload={"doc": {"userName": "Ana@Example.com"}})
-        await ledger.cancel(connection, staged.id, actor=OPERATOR)
+        await job_actions.cancel(connection, staged.id, actor=OPERATOR)
     both = ("--tenant", acme, "--json")
     everything, tokens, family, by_label, by_name, by_id, few, old, table = await usher.together(
         ("audit", *both),

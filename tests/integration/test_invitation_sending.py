@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from uuid_utils.compat import uuid7
 
+from models import job_actions
 from models import jobs as ledger
 from models.audit.record import OPERATOR
 from models.errors import RetryableJobError
@@ -107,7 +108,7 @@ async def test_a_refusal_for_good_ends_it(pool: asyncpg.Pool, mail: Mailer, mail
     # Once the cause is mended, a person can have it sent after all.
     await mailbox.behave()
     async with pool.acquire() as connection:
-        await ledger.retry_now(connection, staged.job_id, actor=OPERATOR)
+        await job_actions.retry_now(connection, staged.job_id, actor=OPERATOR)
     found = await mail.until(staged, "sent", "done")
     assert [event["phase"] for event in found["events"]] == ["failed", "applied"]
 

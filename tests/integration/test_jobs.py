@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from uuid_utils.compat import uuid7
 
-from models import backlog
+from models import backlog, job_actions
 from models import jobs as ledger
 from models.audit.record import OPERATOR
 from models.directory.read import get_user
@@ -124,6 +124,7 @@ async def test_a_claim_tells_a_handler_what_it_needs(connection: Connection, ten
         attempts=1,
         correlation_id=staged.correlation_id,
         staged_at=found["staged_at"],
+        waited=job.waited,
     )
     assert (found["state"], found["lease_token"], found["attempts"]) == ("running", lease, 1)
     assert 28 < found["leased_for"] <= 30
@@ -175,6 +176,7 @@ async def test_claiming_reads_the_index_of_what_is_due_and_never_the_table(
     await connection.execute("RESET ROLE")  # whoever may not own the table may not analyse it
     await connection.execute("ANALYZE job")
     values = ("provision", 200, uuid7(), 30.0) if sql == CLAIM else ("provision", 1.0, 100)
+    values = (*values, ["user.create"])
     nodes = [node for node in await plan(connection, sql, *values) if node.get("Relation Name") == "job"]
     reads = [(node["Node Type"], node.get("Index Name")) for node in nodes if node["Node Type"] != "ModifyTable"]
     assert "Seq Scan" not in {kind for kind, _ in reads}
@@ -373,7 +375,8 @@ async def test_a_dead_job_can_be_sent_round_again_with_all_its_attempts(connecti
     lease = uuid7()
     (job,) = await take(connection, lease)
     await ledger.fail(connection, job, lease, PermanentJobError("hopeless"))
-    assert await ledger.retry_now(connection, staged.id, actor=OPERATOR) == "provision"
+    outcome = await job_actions.retry_now(connection, staged.id, actor=OPERATOR)
+    assert outcome.due == {"provision": [staged.id]}
     found = await row(connection, staged.id)
     assert (found["state"], found["attempts"], found["finished_at"]) == ("staged", 0, None)
     assert await _events(connection, staged.id) == [("ops.job.retry", "applied", None)]
@@ -387,7 +390,7 @@ async def test_a_retry_need_not_wait_for_its_time(connection: Connection, tenant
     (job,) = await take(connection, lease)
     await ledger.fail(connection, job, lease, FAULT)
     assert await take(connection, uuid7()) == []
-    await ledger.retry_now(connection, job.id, actor=OPERATOR)
+    await job_actions.retry_now(connection, job.id, actor=OPERATOR)
     assert len(await take(connection, uuid7())) == 1
 
 
@@ -396,7 +399,7 @@ async def test_a_cancelled_create_takes_the_user_away_and_frees_the_name(
 ) -> None:
     staged, neighbour = await stage(connection, tenant, 2)
     assert await get_user(pool, tenant, staged.resource_id) is not None
-    await ledger.cancel(connection, staged.id, actor=OPERATOR)
+    await job_actions.cancel(connection, staged.id, actor=OPERATOR)
     found = await row(connection, staged.id)
     assert (found["state"], found["payload"]) == ("cancelled", None)
     assert found["finished_at"] is not None
@@ -418,7 +421,7 @@ async def test_a_create_that_makes_no_sense_can_be_cancelled_too(connection: Con
     nonsense: tuple[Any, ...] = ({}, [], "nonsense", 0, {"doc": None})
     for payload in nonsense:
         (staged,) = await stage(connection, tenant, payload=payload)
-        await ledger.cancel(connection, staged.id, actor=OPERATOR)
+        await job_actions.cancel(connection, staged.id, actor=OPERATOR)
         assert (await row(connection, staged.id))["state"] == "cancelled"
     assert await connection.fetchval("SELECT count(*) FROM identifier") == 0
 
@@ -431,12 +434,12 @@ async def test_a_cancelled_invitation_has_failed(connection: Connection, tenant:
         tenant,
         uuid7(),
     )
-    await ledger.cancel(connection, staged.id, actor=OPERATOR)
+    await job_actions.cancel(connection, staged.id, actor=OPERATOR)
     found = await connection.fetchrow("SELECT state, error_code FROM invitation")
     assert tuple(found or ()) == ("failed", "cancelled")
 
 
-@pytest.mark.parametrize("by_hand", [ledger.retry_now, ledger.cancel])
+@pytest.mark.parametrize("by_hand", [job_actions.retry_now, job_actions.cancel])
 async def test_a_job_that_runs_has_ended_or_is_not_there_is_left_alone(
     by_hand: Any, connection: Connection, tenant: UUID
 ) -> None:

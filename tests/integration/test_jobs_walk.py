@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 from uuid_utils.compat import uuid7
 
+from models import job_actions
 from models import jobs as ledger
 from models.audit.record import OPERATOR
 from models.errors import JobError, PermanentJobError, RetryableJobError
@@ -141,14 +142,14 @@ class Ledger(RuleBasedStateMachine):
     def retry_by_hand(self, place: int) -> None:
         job_id = self._some(place, "staged", "retry", "dead")
         if job_id:
-            self._do(ledger.retry_now(self.connection, job_id, actor=OPERATOR))
+            self._do(job_actions.retry_now(self.connection, job_id, actor=OPERATOR))
             self.jobs[job_id] = Expected()
 
     @rule(place=st.integers(0, 30))
     def cancel(self, place: int) -> None:
         job_id = self._some(place, "staged", "retry", "dead")
         if job_id:
-            self._do(ledger.cancel(self.connection, job_id, actor=OPERATOR))
+            self._do(job_actions.cancel(self.connection, job_id, actor=OPERATOR))
             self.jobs[job_id].state = "cancelled"
 
     def _some(self, place: int, *states: str) -> UUID | None:

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 from aiohttp import web
+from uuid_utils.compat import uuid7
 
 from api.app import make_apps
+from api.keys import POOL
+from models.heartbeat import Heartbeat, identify
 from models.log import set_up_logging
 
 if TYPE_CHECKING:
@@ -57,6 +60,8 @@ async def serve(settings: Settings, *, share_ports: bool = False, drain_seconds:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     faces = await make_apps(settings)
+    heartbeat = Heartbeat(faces.public[POOL], identify(uuid7(), "api"), file=settings.beat_file)
+    beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
     runners = []
     try:
         for app, host, port in (
@@ -85,6 +90,9 @@ async def serve(settings: Settings, *, share_ports: bool = False, drain_seconds:
     finally:
         for runner in runners:
             await runner.cleanup()
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+        await heartbeat.stop()
         await faces.close()
     _log.info("Stopped", action="api.stopped")
 

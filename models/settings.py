@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -63,6 +64,12 @@ class Settings(BaseSettings):
     )
     log_format: Literal["json", "console"] = Field(
         default="json", description="`json` writes one object a line, `console` is for people."
+    )
+
+    # Probes
+    beat_file: Path | None = Field(
+        default=None,
+        description="File that a process touches every 5 seconds while its event loop turns, for a container's probe.",
     )
 
     # Tokens

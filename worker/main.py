@@ -14,12 +14,14 @@ import uvloop
 
 from models.db import open_pool
 from models.doorbell import Doorbell
+from models.heartbeat import Heartbeat, identify
 from models.jobs import EMAIL, KINDS
 from models.log import set_up_logging
 from worker.context import Context
+from worker.duty import Duty
 from worker.handlers import HANDLERS
 from worker.runner import Runner
-from worker.settings import answer_rings, make_redis, press
+from worker.settings import make_redis, press
 from worker.smtp import SmtpPool
 from worker.sweeper import sweep_forever
 
@@ -64,14 +66,21 @@ async def work(settings: Settings, queues: tuple[str, ...]) -> None:
     pool = await open_pool(settings, name="worker")
     context = Context(settings, pool, smtp, doorbell.ring)
     runners.update({queue: _make_runner(context, queue) for queue in queues})
+    duty = Duty(settings, runners)
+    heartbeat = Heartbeat(
+        pool,
+        identify(context.process_id, "worker", queues=queues, slots=sum(runner.lanes for runner in runners.values())),
+        tally=context.tally,
+        busy=lambda: sum(runner.busy for runner in runners.values()),
+        told=duty.told,
+        file=settings.beat_file,
+    )
     _log.info("Working", action="worker.start", queues=list(queues))
     try:
         async with asyncio.TaskGroup() as group:
             serving = [group.create_task(runner.serve(), name=f"runner {queue}") for queue, runner in runners.items()]
-            others = [
-                group.create_task(answer_rings(settings, queue, runner.answer), name=f"arq {queue}")
-                for queue, runner in runners.items()
-            ]
+            others = [group.create_task(duty.listen(queue), name=f"arq {queue}") for queue in runners]
+            others.append(group.create_task(heartbeat.run(), name="heartbeat"))
             others.append(group.create_task(sweep_forever(context, HANDLERS, queues), name="sweeper"))
             await stopping.wait()
             _log.info("Stopping", action="worker.stop")
@@ -85,6 +94,7 @@ async def work(settings: Settings, queues: tuple[str, ...]) -> None:
     finally:
         for runner in runners.values():
             await runner.give_back()
+        await heartbeat.stop()
         await doorbell.close()
         await smtp.close()
         await context.pool.close()

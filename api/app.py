@@ -12,12 +12,13 @@ from api import health, invitations
 from api.admin import routes as admin
 from api.auth import TokenCache
 from api.denials import Denials
-from api.keys import DENIALS, DRAINING, INTAKE, LATER, PAGES_POOL, POOL, RING, SETTINGS, TOKENS, WRITER
+from api.keys import DENIALS, DRAINING, INTAKE, LATER, PAGES_POOL, POOL, REQUESTS, RING, SETTINGS, TOKENS, WRITER
 from api.ops import routes as ops
 from api.pages import live
 from api.pages import routes as pages
 from api.pages.guard import frame
 from api.pages.render import secure
+from api.request_log import RequestLog
 from api.ring import Ring
 from api.scim.asynchronous import Deferrals
 from api.scim.dispatch import add_routes
@@ -49,6 +50,7 @@ class Faces:
         await self.public[INTAKE].close()
         await self.public[WRITER].close()
         await self.public[DENIALS].close()
+        await self.public[REQUESTS].close()
         await self.public[TOKENS].close()
         await self.public[RING].close()
         await self.internal[PAGES_POOL].close()
@@ -70,7 +72,17 @@ async def make_apps(settings: Settings) -> Faces:
     public[DENIALS] = Denials(pool)
     public[LATER] = Deferrals(pool, settings)
     public.router.add_routes(invitations.routes())
-    front = Front.make(settings, pool, public[INTAKE], public[WRITER], public[TOKENS], public[DENIALS], public[LATER])
+    public[REQUESTS] = RequestLog(pool)
+    front = Front.make(
+        settings,
+        pool,
+        public[INTAKE],
+        public[WRITER],
+        public[TOKENS],
+        public[DENIALS],
+        public[LATER],
+        public[REQUESTS],
+    )
     add_routes(public, front)
     internal[PAGES_POOL] = await open_pool(
         settings, name="pages", size=_PAGES_CONNECTIONS, statement_seconds=_PAGES_STATEMENT_SECONDS

@@ -43,6 +43,8 @@ class Principal:
     actor: Actor
     schemas: TenantSchemas
     """What users and groups of the tenant may hold; as old as what is known of the token, seconds."""
+    capture_until: datetime | None = None
+    """Until when the tenant's bodies are kept for operators."""
 
 
 class RefusedError(UnauthenticatedError):
@@ -130,7 +132,12 @@ class TokenCache:
                 tenant_id=token.tenant_id if known and token else None,
                 hint=hashlib.sha256(text.encode()).hexdigest()[:12],
             )
-        principal = Principal(token.tenant_id, Actor("token", token.id, token.label), compile_schemas(token.schemas))
+        principal = Principal(
+            token.tenant_id,
+            Actor("token", token.id, token.label),
+            compile_schemas(token.schemas),
+            token.capture_until if token.capture_until is not None and token.capture_until > now else None,
+        )
         ends_at = min(token.expires_at, token.revoked_at or token.expires_at)
         trusted_until = min(trusted_until, time.monotonic() + (ends_at - now).total_seconds())
         if len(self._verified) >= _MOST_CACHED:

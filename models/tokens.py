@@ -44,6 +44,8 @@ class TokenRecord:
     revoked_at: datetime | None
     schemas: str = "{}"
     """The tenant's own schemas, as JSON: read along, so that they cost no question of their own."""
+    capture_until: datetime | None = None
+    """Until when the tenant's bodies are kept for operators; read along too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,8 @@ def refusal(token: TokenRecord | None, secret: str, scope: str, now: datetime) -
 async def find_token(connection: Connection | asyncpg.Pool, token_id: str) -> TokenRecord | None:
     """Read one token, or None if there is no such id."""
     row = await connection.fetchrow(
-        "SELECT token.id, tenant_id, label, secret_hash, scopes, expires_at, revoked_at, schemas::text"
+        "SELECT token.id, tenant_id, label, secret_hash, scopes, expires_at, revoked_at, schemas::text,"
+        " capture_until"
         " FROM token JOIN tenant ON tenant.id = tenant_id WHERE token.id = $1",
         token_id,
     )
@@ -127,6 +130,7 @@ async def find_token(connection: Connection | asyncpg.Pool, token_id: str) -> To
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
         schemas=row["schemas"],
+        capture_until=row["capture_until"],
     )
 
 

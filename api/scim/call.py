@@ -51,6 +51,11 @@ class Call:
         self._principal = value
 
     @property
+    def sender(self) -> Principal | None:
+        """Who sent the request, if that is known."""
+        return self._principal
+
+    @property
     def schemas(self) -> TenantSchemas:
         """What resources may hold: the tenant's own schemas beside SCIM's, which is all that a stranger has."""
         return self._principal.schemas if self._principal else STANDARD

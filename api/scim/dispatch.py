@@ -213,6 +213,7 @@ async def _answer(call: Call, tail: str) -> web.Response:
     request = call.request
     correlation = str(call.correlation_id)
     scim_type = None
+    answerable: HttpError | None = None
     try:
         response = await _handle(call, tail)
     except Exception as error:  # noqa: BLE001  every failure is answered here, and only here
@@ -226,11 +227,13 @@ async def _answer(call: Call, tail: str) -> web.Response:
         allow = {"Allow": answerable.allow} if isinstance(answerable, _NotAllowedError) else None
         response = error_answer(answerable, allow)
     response.headers[CORRELATION_HEADER] = correlation
+    seconds = time.perf_counter() - started
+    call.front.requests.add(call, response, seconds, answerable)
     line = {
         "method": request.method,
         "route": call.route,
         "status": response.status,
-        "ms": round((time.perf_counter() - started) * 1000, 2),
+        "ms": round(seconds * 1000, 2),
         "correlation_id": correlation,
     }
     if call.tenant_id is not None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from api.auth import TokenCache
     from api.denials import Denials
+    from api.request_log import RequestLog
     from api.scim.asynchronous import Deferrals
     from models.directory.write import UserWriter
     from models.intake import Intake
@@ -30,6 +31,7 @@ class Front:
     tokens: TokenCache
     denials: Denials
     later: Deferrals
+    requests: RequestLog
     users: Resources
     groups: Resources
 
@@ -43,7 +45,8 @@ class Front:
         tokens: TokenCache,
         denials: Denials,
         later: Deferrals,
+        requests: RequestLog,
     ) -> Front:
         """Put the parts together."""
         users, groups = (Resources(settings.scim_url, each.name, each.endpoint) for each in (USER, GROUP))
-        return cls(settings, pool, intake, writer, tokens, denials, later, users, groups)
+        return cls(settings, pool, intake, writer, tokens, denials, later, requests, users, groups)

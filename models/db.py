@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 import orjson
+
+from models import metrics
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 # Every statement of the api ends long before Entra gives up (60 s); the worker's batches are larger.
 STATEMENT_SECONDS = 15
 ACQUIRE_SECONDS = 5.0
+_LONG = 50_000  # statements after which a connection is replaced: asyncpg's own number
 
 UNAVAILABLE: tuple[type[BaseException], ...] = (
     OSError,
@@ -57,6 +61,21 @@ async def _keep(_: asyncpg.Connection) -> None:
     """Spare the round trip of asyncpg's own reset: no code here leaves state on a session."""
 
 
+class Pool(asyncpg.Pool):
+    """A pool that counts how long its connections are waited for."""
+
+    name = ""
+    """What `pg_stat_activity` and `/metrics` call it."""
+
+    async def _acquire(self, timeout: float | None) -> PoolConnectionProxy:  # noqa: ASYNC109  asyncpg's signature
+        asked = time.perf_counter()
+        try:
+            lent: PoolConnectionProxy = await super()._acquire(timeout)  # type: ignore[misc]  # the stubs lack it
+            return lent
+        finally:
+            metrics.DB_POOL_WAIT.observe(time.perf_counter() - asked, self.name)
+
+
 async def open_pool(
     settings: Settings, *, name: str, size: int | None = None, statement_seconds: int = STATEMENT_SECONDS
 ) -> asyncpg.Pool:
@@ -72,8 +91,13 @@ async def open_pool(
     async def init(connection: asyncpg.Connection) -> None:
         await _set_up(connection, settings.database_role)
 
-    return await asyncpg.create_pool(
+    pool = Pool(
         settings.database_url.get_secret_value(),
+        connection_class=asyncpg.Connection,
+        record_class=asyncpg.Record,
+        loop=None,
+        max_queries=_LONG,
+        max_inactive_connection_lifetime=300.0,
         min_size=0,
         max_size=size or settings.database_pool,
         init=init,
@@ -89,3 +113,5 @@ async def open_pool(
             "timezone": "UTC",
         },
     )
+    pool.name = name
+    return await pool

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import structlog
+
+from models import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,8 +37,19 @@ class Doorbell:
         self._unanswered = unanswered
         self._waiting: dict[str, list[UUID]] = {}
         self._task: asyncio.Task[None] | None = None
-        self._silent = False
+        self._silent_since: float | None = None
         self._closing = False
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long Redis has refused to be rung; 0 if the last ring got through."""
+        return 0.0 if self._silent_since is None else time.monotonic() - self._silent_since
+
+    def heard(self) -> None:
+        """Take note that Redis answers again, as somebody else found out."""
+        if self._silent_since is not None:
+            _log.info("The doorbell rings again", action="doorbell.back")
+        self._silent_since = None
 
     def ring(self, queue: str, job_ids: list[UUID]) -> None:
         """Ring for jobs of a queue; returns at once and never raises."""
@@ -52,15 +66,14 @@ class Doorbell:
             try:
                 await self._press(queue, job_ids)
             except Exception as error:  # noqa: BLE001  Redis may be down in any way; the relay rings again
-                if not self._silent:
+                if self._silent_since is None:
+                    self._silent_since = time.monotonic()
                     _log.warning("The doorbell is silent", action="doorbell.silent", error=type(error).__name__)
-                self._silent = True
                 if self._unanswered is not None:
                     self._unanswered(queue)
             else:
-                if self._silent:
-                    _log.info("The doorbell rings again", action="doorbell.back")
-                self._silent = False
+                metrics.RELAY_ROWS.add(len(job_ids))
+                self.heard()
             if not self._closing:
                 await asyncio.sleep(_PAUSE_SECONDS)
 

@@ -13,6 +13,7 @@ import asyncpg
 import orjson
 from uuid_utils.compat import uuid7
 
+from models import metrics
 from models.audit.actions import ACTIONS
 from models.batch import Batcher
 from models.db import ACQUIRE_SECONDS, is_unavailable
@@ -158,7 +159,11 @@ class Intake:
                 [orjson.dumps(c.context).decode() for c in creates],
             )
         created = {row["resource_id"]: row["created_at"] for row in rows}
+        if len(created) < len(creates):
+            metrics.AUDIT_EVENTS.add(len(creates) - len(created), _ACTION.name, "denied")
         if created:
+            metrics.AUDIT_EVENTS.add(len(created), _ACTION.name, "pending")
+            metrics.JOBS_STAGED.add(len(created), _KIND.queue, _KIND.name)
             self._ring(_KIND.queue, [c.job_id for c in creates if c.resource_id in created])
         return [Accepted(created.get(c.resource_id)) for c in creates]
 

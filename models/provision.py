@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from uuid_utils.compat import uuid7
 
+from models import metrics
 from models.audit.actions import ACTIONS
 from models.jobs import KINDS, read_job
 from models.scim.diff import net_diff
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from models.db import Connection
     from models.jobs import Job
 
+_CREATE = KINDS["user.create"]
 _INVITE = KINDS["invitation.send"]
 _ACTION = ACTIONS["scim.user.create"]
 
@@ -104,6 +106,9 @@ async def apply_creates(connection: Connection, jobs: Sequence[Job], lease_token
         [uuid7() for _ in jobs],
         [uuid7() for _ in jobs],
     )
+    metrics.AUDIT_EVENTS.add(len(rows), _ACTION.name, "success")
+    if invited := sum(row["invitation_job_id"] is not None for row in rows):
+        metrics.JOBS_STAGED.add(invited, _INVITE.queue, _INVITE.name)
     return {row["id"] for row in rows}, [row["invitation_job_id"] for row in rows if row["due"]]
 
 
@@ -140,4 +145,6 @@ async def settle(connection: Connection, tenant_id: UUID, resource_id: UUID) -> 
     if row is None:
         return None
     _, invitations = await apply_creates(connection, [read_job(row)], lease_token)
+    metrics.JOBS_STARTED.add(1, _CREATE.queue, _CREATE.name)
+    metrics.JOBS_FINISHED.add(1, _CREATE.queue, _CREATE.name, "ok")
     return invitations

@@ -37,6 +37,7 @@ from aiosmtplib import (
     SMTPTimeoutError,
 )
 
+from models import metrics
 from models.errors import JobError, PermanentJobError, RetryableJobError, UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ _SCHEMES: dict[str, tuple[Tls, int]] = {
     "smtps": ("implicit", 465),
 }
 _CLOSING = 421
+_OUTCOMES = {"smtp_4xx": "deferred_4xx", "smtp_5xx": "rejected_5xx"}
 # Replies to MAIL, RCPT or DATA that are about our login or the missing TLS, not about the message (RFC 4954 §6).
 _LOGIN_CODES = frozenset((530, 534, 535, 538))
 _ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])")
@@ -155,17 +157,27 @@ class SmtpPool:
         self._farewells: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def send(self, message: EmailMessage) -> SmtpReply:
+    async def send(self, message: EmailMessage, *, template: str = "invitation") -> SmtpReply:
         """Hand ``message`` to the server and return its answer.
 
         Args:
             message: with one address in `From` and one in `To`, which also make the envelope.
+            template: what kind of message it is, for `/metrics`.
 
         Raises:
             RetryableJobError: `smtp_4xx`, `smtp_auth`, `smtp_timeout`, `smtp_tls` or `smtp_unreachable`. After a cut
                 or silence the server may have taken the message all the same.
             PermanentJobError: `smtp_5xx` or `smtp_message`.
         """
+        try:
+            reply = await self._send(message)
+        except JobError as error:
+            metrics.EMAILS.add(1, template, _OUTCOMES.get(error.code, error.code.removeprefix("smtp_")))
+            raise
+        metrics.EMAILS.add(1, template, "sent")
+        return reply
+
+    async def _send(self, message: EmailMessage) -> SmtpReply:
         async with self._slots:
             kept = await self._take()
             if kept is not None:

@@ -17,6 +17,7 @@ from models.db import is_unavailable
 from models.invitations import expire_invitations
 from models.jobs import Ending, read_job
 from models.ledger_sql import LOST
+from worker import measure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +54,9 @@ async def rescue_lost(connection: Connection, handlers: Mapping[str, Handler]) -
             return rung, False
         rows = await ledger.rescue(connection, _MOST_RESCUED)
         for row in rows:
-            await _tell(connection, handlers.get(row["kind"]), Ending(read_job(row), row["state"], LOST))
+            ending = Ending(read_job(row), row["state"], LOST)
+            await _tell(connection, handlers.get(row["kind"]), ending)
+            measure.rescued(row["queue"], ending)
             if row["due"] and row["state"] == "retry":
                 rung.setdefault(row["queue"], []).append(row["id"])
             _log.warning(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from uuid_utils.compat import uuid7
 
+from models import metrics
 from models.audit.actions import ACTIONS
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ async def record(connection: Connection, events: Sequence[Event]) -> None:
         [_json(e.context) for e in events],
         [_json(e.diff) for e in events],
     )
+    for event in events:
+        metrics.AUDIT_EVENTS.add(1, event.action, _OUTCOMES[event.phase])
 
 
 async def make_partitions(connection: Connection, months_ahead: int = 3) -> int:

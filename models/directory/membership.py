@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import orjson
 from uuid_utils.compat import uuid7
 
+from models import metrics
 from models.audit.actions import ACTIONS
 from models.directory.read import as_uuid
 from models.errors import InvalidValueError, NotFoundError
@@ -258,6 +259,10 @@ async def change_members(
         await _refuse(connection, origin.tenant_id, group_id, [str(value) for value in row["missing"]])
     if row["version"] is None:
         raise missing_group()
+    none = not row["added"] and not row["removed"]
+    for action, members in ((_ADD, row["added"]), (_REMOVE, row["removed"])):
+        if members or (none and action.name == arguments[-1]):
+            metrics.AUDIT_EVENTS.add(1, action.name, "success")
     return Changed(row["version"], row["last_modified"], row["added"], row["removed"])
 
 

@@ -15,13 +15,14 @@ import asyncpg
 import orjson
 from uuid_utils.compat import uuid7
 
-from models.audit.actions import ACTIONS
+from models import metrics
+from models.audit.actions import ACTIONS, Action
 from models.batch import Batcher
 from models.db import ACQUIRE_SECONDS, is_unavailable
 from models.directory.read import Stored, as_uuid, read_stored
 from models.directory.write_sql import KNOWN, LOCK, READ, RELEASE, RESERVE, WRITE
 from models.errors import InvalidValueError, NotFoundError, UnavailableError, UniquenessError
-from models.jobs import EMAIL
+from models.jobs import EMAIL, KINDS
 from models.provision import settle
 from models.scim.diff import net_diff
 from models.scim.document import known_user
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _UPDATE = ACTIONS["scim.user.update"]
 _DISABLE = ACTIONS["scim.user.disable"]
 _ENABLE = ACTIONS["scim.user.enable"]
+_INVITE = KINDS["invitation.send"]
 _OPTIMISTIC = 3  # tries before a write locks the user first
 
 
@@ -100,12 +102,16 @@ class _Draft:
         old = known_user(self.old)
         return None if old.active and old.primary_email is not None else self.user.primary_email
 
+    @property
+    def action(self) -> Action:
+        """What the audit log calls it."""
+        if self.user.active == self.old["active"]:
+            return _UPDATE
+        return _ENABLE if self.user.active else _DISABLE
+
     def row(self) -> tuple[Any, ...]:
         """Return what `WRITE` takes of it."""
-        change, user = self.change, self.user
-        action = _UPDATE
-        if user.active != self.old["active"]:
-            action = _ENABLE if user.active else _DISABLE
+        change, user, action = self.change, self.user, self.action
         return (
             change.tenant_id,
             change.user_id,
@@ -290,4 +296,8 @@ async def _write(connection: Connection, drafts: Sequence[_Draft]) -> tuple[list
             written.append(replace(before, doc=draft.doc, version=version, last_modified=modified[key]))
         else:
             written.append(None)
+            continue
+        metrics.AUDIT_EVENTS.add(1, draft.action.name, "success")
+    if invited := sum(row["job_id"] is not None for row in rows):
+        metrics.JOBS_STAGED.add(invited, _INVITE.queue, _INVITE.name)
     return written, [row["job_id"] for row in rows if row["due"]]

@@ -163,6 +163,7 @@ async def test_a_quiet_worker_takes_no_job_and_leaves_its_ring_until_it_is_calle
     settings: Settings, pool: asyncpg.Pool
 ) -> None:
     redis = make_redis(settings)
+    redis.auto_close_connection_pool = True
     async with redis, worker(settings, pool) as (context, runner):
         await wait_until(lambda: _living(pool), "the first beat")
         assert await quiet(pool, context.process_id, True)

@@ -40,6 +40,8 @@ class Query:
     tenants: tuple[tuple[bool, tuple[UUID, ...]], ...] = ()
     """Whether not to be of these tenants, and which."""
     now: datetime = field(default_factory=datetime.now)
+    bound_at: datetime | None = None
+    """Jobs staged later do not match."""
     cut: bool = False
     """Whether names led to more jobs than are looked at."""
 
@@ -86,7 +88,7 @@ async def resolve(connection: Connection, search: Search | str) -> Query:
         else:
             ids = frozenset(found if ids is None else ids & found)
     now = await connection.fetchval("SELECT now()")
-    return Query(search, search.states(), ids, excluded, tuple(tenants), now, cut)
+    return Query(search, search.states(), ids, excluded, tuple(tenants), now, cut=cut)
 
 
 async def _tenants(connection: Connection, term: Term) -> tuple[UUID, ...]:
@@ -185,6 +187,8 @@ def _where(query: Query) -> _Where:
                 ),
                 negated=term.negated,
             )
+    if query.bound_at is not None:
+        where.add(f"staged_at <= {where.value(query.bound_at, 'timestamptz')}")
     if query.ids is not None:
         where.add(f"id = ANY ({where.value(list(query.ids), 'uuid[]')})")
     if query.excluded:

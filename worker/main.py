@@ -17,6 +17,7 @@ from models.doorbell import Doorbell
 from models.heartbeat import Heartbeat, identify
 from models.jobs import EMAIL, KINDS
 from models.log import set_up_logging
+from worker.bulk import carry_out_forever
 from worker.context import Context
 from worker.duty import Duty
 from worker.handlers import HANDLERS
@@ -81,6 +82,7 @@ async def work(settings: Settings, queues: tuple[str, ...]) -> None:
             serving = [group.create_task(runner.serve(), name=f"runner {queue}") for queue, runner in runners.items()]
             others = [group.create_task(duty.listen(queue), name=f"arq {queue}") for queue in runners]
             others.append(group.create_task(heartbeat.run(), name="heartbeat"))
+            others.append(group.create_task(carry_out_forever(context), name="bulk operations"))
             others.append(group.create_task(sweep_forever(context, HANDLERS, queues), name="sweeper"))
             await stopping.wait()
             _log.info("Stopping", action="worker.stop")

@@ -132,7 +132,8 @@ def test_any_text_is_read_or_refused_in_a_sentence(text: str) -> None:
     try:
         search = parse_search(text)
     except UsageError as error:
-        assert error.detail
-        assert error.detail.endswith(".")
+        refusal = error.detail or ""
     else:
+        refusal = "."
         assert parse_search(str(search)) == search
+    assert refusal.endswith(".")

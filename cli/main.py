@@ -27,7 +27,7 @@ COMMANDS = {
     "schema": ("cli.schema:app", "Add, list, show and remove a tenant's own schemas."),
     "token": ("cli.token:app", "Issue, list, rotate and revoke bearer tokens."),
     "queue": ("cli.queue:app", "Show the queues; retry or cancel a job."),
-    "audit": ("cli.audit:audit", "List audit events, newest first; --json has them whole, with every change."),
+    "audit": ("cli.audit:app", "Ask the audit log: list events, follow them, show one whole."),
     "simulate": (
         "cli.simulate.command:simulate",
         "Play Microsoft Entra against a SCIM server and report every answer that Entra would stumble over.",

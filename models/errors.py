@@ -12,6 +12,7 @@ UsherError
 │   ├── InvalidCursorError      400 invalidCursor  the cursor was not made here, or not for this query
 │   ├── ExpiredCursorError      400 expiredCursor  the cursor is too old
 │   ├── InvalidCountError       400 invalidCount   the count is malformed or not that of the first page
+│   ├── InvalidQueryError       400                a search of the audit log cannot be read, or asks for too much
 │   ├── UnauthenticatedError    401                no token, or one that is not good (any more)
 │   ├── ForbiddenError          403                the token is good but not for this
 │   ├── NotFoundError           404                no such resource or route
@@ -32,7 +33,10 @@ UsherError
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ERROR_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:Error"
 
@@ -124,6 +128,16 @@ class InvalidCountError(ClientError):
     """The count is not one that this page can have."""
 
     scim_type = "invalidCount"
+
+
+class InvalidQueryError(ClientError):
+    """The search cannot be read."""
+
+    def __init__(self, detail: str | None = None, *, position: int | None = None, expected: Sequence[str] = ()) -> None:
+        """Take a sentence, the place in the text that it is about (from 0), and the words that may stand there."""
+        super().__init__(detail)
+        self.position = position
+        self.expected = tuple(expected)
 
 
 class UnauthenticatedError(ClientError):

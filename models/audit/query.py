@@ -1,78 +1,282 @@
-"""Reading the audit log, newest first."""
+"""Asking the audit log: pages of events newest first, one event, counts, and what is new.
+
+Whose events may be seen is an argument of every function here, `tenant_id`, and no text of a search can widen it.
+A question that PostgreSQL cannot answer in two seconds is given up with a word on how to narrow it.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
 
-from models.audit.actions import ACTIONS
-from models.errors import UsageError
+import asyncpg
+
+from models.audit.cursor import Place, make_cursor, read_cursor
+from models.audit.filter_sql import Where, text_of, where, written_about
+from models.audit.search import DEFAULT_WINDOW, Search, read_search
+from models.errors import InvalidQueryError
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from collections.abc import AsyncIterator
+    from datetime import tzinfo
     from uuid import UUID
 
     from models.db import Connection
 
-_COLUMNS = (
+MOST_EVENTS: Final = 500
+"""On one page."""
+MOST_COUNTED: Final = 10_000
+"""Events that counts are made of."""
+STATEMENT_SECONDS: Final = 2
+SETTLED: Final = timedelta(minutes=2)
+"""No transaction of Usher lives so long: to what is older, no event can be added any more."""
+MOST_READ: Final = 50_000
+"""Events whose labels are read for free text before a page ends, full or not."""
+
+COLUMNS: Final = (
     "occurred_at, id, tenant_id, action, phase, outcome, reason, severity, actor_type, actor_id, actor_label,"
-    " targets, correlation_id, job_id, context, diff, changed"
+    " targets, correlation_id, job_id, context, diff, changed, schema_version"
 )
-_WHERE = """
- WHERE occurred_at > now() - $1::interval
-   AND ($2::uuid IS NULL OR tenant_id = $2)
-   AND ($3::text[] IS NULL OR action = ANY ($3))
+_NEWEST = "ORDER BY occurred_at DESC, id DESC"
+# A custom plan sees which partitions a time range needs, and how rare what is asked for is.
+_LIMITS = f"""
+SELECT set_config('statement_timeout', '{STATEMENT_SECONDS}s', true),
+       set_config('plan_cache_mode', 'force_custom_plan', true), now() AS now
 """
-_EVENTS = f"""
-SELECT {_COLUMNS} FROM audit_event {_WHERE}
- ORDER BY occurred_at DESC, id DESC LIMIT $4
-"""  # noqa: S608  constants only
-# A target is named by its id or by any label that it had: userName, externalId, short name. The index finds it
-# first, and only then comes the order: read the other way round, a rare name would mean reading everything.
-_ABOUT = f"""
-WITH about AS MATERIALIZED (
-    SELECT {_COLUMNS} FROM audit_event {_WHERE}
-       AND (usher_fold_json(targets) @> usher_fold_json(jsonb_build_array(jsonb_build_object('id', $5::text)))
-            OR usher_fold_json(targets) @> usher_fold_json(jsonb_build_array(jsonb_build_object('label', $5::text)))
-            OR usher_fold_json(targets)
-               @> usher_fold_json(jsonb_build_array(jsonb_build_object('external_id', $5::text))))
-)
-SELECT * FROM about ORDER BY occurred_at DESC, id DESC LIMIT $4
-"""  # noqa: S608  constants only
 
 
-async def list_events(
-    connection: Connection,
-    *,
-    since: timedelta,
-    tenant_id: UUID | None = None,
-    action: str | None = None,
-    target: str | None = None,
-    limit: int = 100,
-) -> list[dict[str, Any]]:
-    """Return events, newest first.
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Events newest first, and where to go on."""
 
-    Args:
-        connection: where to read.
-        since: how far back from now.
-        tenant_id: only this tenant's.
-        action: a whole action, or the beginning of several written as `scim.user.*`.
-        target: a target's id, or its userName, externalId or name as it was at the time, in any letter case.
-        limit: most events.
+    events: list[dict[str, Any]]
+    next: str | None
+    """The cursor of the page after this one; None at the end."""
+    search: Search
+    complete: bool
+    """Whether no event can be added to the range of time any more."""
+
+    @property
+    def as_of(self) -> datetime:
+        """Nothing later than this is on any page of the walk."""
+        return self.search.as_of
+
+
+@asynccontextmanager
+async def asking(connection: Connection) -> AsyncIterator[datetime]:
+    """Read under the limits of a search; gives the database's clock.
 
     Raises:
-        UsageError: no action is called so.
+        InvalidQueryError: a statement took too long.
     """
-    values = [since, tenant_id, None if action is None else _actions(action), limit]
-    rows = await (connection.fetch(_EVENTS, *values) if target is None else connection.fetch(_ABOUT, *values, target))
-    return [dict(row) for row in rows]
+    try:
+        async with connection.transaction(readonly=True):
+            row = await connection.fetchrow(_LIMITS)
+            assert row is not None  # noqa: S101  a SELECT without FROM has a row
+            yield row["now"]
+    except asyncpg.QueryCanceledError as error:
+        raise InvalidQueryError(
+            f"The search takes longer than {STATEMENT_SECONDS} seconds. Narrow the time range with created:, or name"
+            " an action:, target: or correlation:."
+        ) from error
 
 
-def _actions(wanted: str) -> list[str]:
-    """Return the actions that are called so, or begin so."""
-    if wanted.endswith("*"):
-        found = [name for name in ACTIONS if name.startswith(wanted[:-1])]
-    else:
-        found = [name for name in ACTIONS if name == wanted]
-    if not found:
-        raise UsageError(f"There is no action {wanted}; there are {', '.join(ACTIONS)}.")
-    return found
+async def search_events(
+    connection: Connection,
+    text: str,
+    *,
+    tenant_id: UUID | None,
+    secret: bytes,
+    cursor: str | None = None,
+    limit: int = 100,
+    zone: tzinfo = UTC,
+    window: timedelta = DEFAULT_WINDOW,
+) -> Page:
+    """Return a page of the events that a search finds.
+
+    Args:
+        connection: where to read; not in a transaction.
+        text: the search (`models.audit.search`).
+        tenant_id: whose events may be seen; None for all.
+        secret: what cursors are signed with.
+        cursor: the `next` of the page before, of the same search.
+        limit: most events, 1 to `MOST_EVENTS`.
+        zone: whose days `created:` means.
+        window: how far back to look when the text does not say.
+
+    Raises:
+        InvalidQueryError: the search cannot be read, or takes too long.
+        InvalidCursorError, ExpiredCursorError: the cursor is none of this search.
+    """
+    walk = (str(tenant_id), text, str(zone), str(window))
+    place = read_cursor(secret, walk, cursor, time.time()) if cursor else None
+    async with asking(connection) as now:
+        search = read_search(text, now=place.as_of if place else now, zone=zone, window=window)
+        rows, last = await _page(connection, search, tenant_id, place, limit)
+    events = [dict(row) for row in rows[:limit]]
+    if len(rows) > limit:
+        last = (events[-1]["occurred_at"], events[-1]["id"])
+    following = make_cursor(secret, walk, Place(*last, search.as_of), time.time()) if last else None
+    return Page(events, following, search, complete=search.until <= now - SETTLED)
+
+
+async def _page(
+    connection: Connection, search: Search, tenant_id: UUID | None, after: Place | None, limit: int
+) -> tuple[list[asyncpg.Record], tuple[datetime, UUID] | None]:
+    """Return the rows after a place, one more than asked for if there is one; and where reading stopped early."""
+    if search.has_text and not search.narrow:
+        return await _page_by_text(connection, search, tenant_id, after, limit)
+    sql, values = page_sql(search, tenant_id, after, limit + 1)
+    return await connection.fetch(sql, *values), None
+
+
+def page_sql(search: Search, tenant_id: UUID | None, after: Place | None, most: int) -> tuple[str, list[Any]]:
+    """Return the statement for at most ``most`` events after a place, newest first, and its parameters."""
+    made = where(search, tenant_id)
+    _go_on(made, after)
+    limit = made.add(most)
+    if not search.narrow:
+        return f"SELECT {COLUMNS} FROM audit_event WHERE {made} {_NEWEST} LIMIT {limit}", made.values  # noqa: S608  values are parameters
+    # The index that finds the few comes first, and only then the order: the other way round, a rare name would mean
+    # reading everything.
+    sql = (
+        f"WITH found AS MATERIALIZED (SELECT occurred_at, id FROM audit_event WHERE {made}),"  # noqa: S608  as above
+        f" page AS MATERIALIZED (SELECT occurred_at, id FROM found {_NEWEST} LIMIT {limit})"
+        f" SELECT {COLUMNS} FROM page JOIN audit_event USING (occurred_at, id) {_NEWEST}"
+    )
+    return sql, made.values
+
+
+async def _page_by_text(
+    connection: Connection, search: Search, tenant_id: UUID | None, after: Place | None, limit: int
+) -> tuple[list[asyncpg.Record], tuple[datetime, UUID] | None]:
+    """Read labels of at most `MOST_READ` events; the page after goes on behind the last that was read."""
+    made = where(search, tenant_id, text=False)
+    _go_on(made, after)
+    given = len(made.values)
+    read = f"SELECT {COLUMNS} FROM audit_event WHERE {made} {_NEWEST} LIMIT {MOST_READ}"  # noqa: S608  values are parameters
+    wanted = text_of(search, made)
+    most = made.add(limit + 1)
+    sql = f"SELECT * FROM ({read}) AS read WHERE {wanted} {_NEWEST} LIMIT {most}"  # noqa: S608  as above
+    rows = await connection.fetch(sql, *made.values)
+    if len(rows) > limit:
+        return rows, None
+    row = await connection.fetchrow(
+        f"SELECT occurred_at, id FROM audit_event WHERE {made} {_NEWEST} OFFSET {MOST_READ - 1} LIMIT 1",  # noqa: S608  as above
+        *made.values[:given],
+    )
+    return rows, (row["occurred_at"], row["id"]) if row else None
+
+
+def _go_on(made: Where, after: Place | None) -> None:
+    if after is None:
+        return
+    moment, event_id = made.add(after.occurred_at), made.add(after.id)
+    # The bound alone lets the planner leave out partitions, which it does not do for a comparison of rows.
+    made.parts.append(f"occurred_at <= {moment}::timestamptz")
+    made.parts.append(f"(occurred_at, id) < ({moment}::timestamptz, {event_id}::uuid)")
+
+
+async def find_event(connection: Connection, event_id: UUID, *, tenant_id: UUID | None) -> dict[str, Any] | None:
+    """Return one event whole, or None if there is none with this id that may be seen.
+
+    Its id says when it was written, and that is where it is looked for: within a minute, then within a day.
+    """
+    async with asking(connection):
+        for drift in (timedelta(minutes=1), timedelta(days=1)):
+            around = written_about(event_id, drift)
+            if around is None:
+                return None
+            row = await connection.fetchrow(
+                f"SELECT {COLUMNS} FROM audit_event WHERE id = $1 AND occurred_at BETWEEN $2 AND $3"  # noqa: S608  constants
+                " AND ($4::uuid IS NULL OR tenant_id = $4)",
+                event_id,
+                *around,
+                tenant_id,
+            )
+            if row is not None:
+                return dict(row)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """How often each action and outcome is among the newest events that a search finds."""
+
+    counted: int
+    all_counted: bool
+    """Whether these are all; there may be more than `MOST_COUNTED`."""
+    actions: dict[str, int]
+    outcomes: dict[str, int]
+    search: Search
+
+
+async def count_facets(
+    connection: Connection, text: str, *, tenant_id: UUID | None, zone: tzinfo = UTC, window: timedelta = DEFAULT_WINDOW
+) -> Facets:
+    """Count actions and outcomes; arguments and errors as for `search_events`."""
+    async with asking(connection) as now:
+        search = read_search(text, now=now, zone=zone, window=window)
+        made = where(search, tenant_id)
+        order = "" if search.narrow else _NEWEST
+        rows = await connection.fetch(
+            f"SELECT action, outcome, count(*) AS events FROM (SELECT action, outcome FROM audit_event"  # noqa: S608  values are parameters
+            f" WHERE {made} {order} LIMIT {made.add(MOST_COUNTED + 1)}) AS sample GROUP BY action, outcome",
+            *made.values,
+        )
+    actions: dict[str, int] = {}
+    outcomes: dict[str, int] = {}
+    for row in rows:
+        actions[row["action"]] = actions.get(row["action"], 0) + row["events"]
+        outcomes[row["outcome"]] = outcomes.get(row["outcome"], 0) + row["events"]
+    counted = sum(actions.values())
+    return Facets(min(counted, MOST_COUNTED), counted <= MOST_COUNTED, _by_count(actions), _by_count(outcomes), search)
+
+
+def _by_count(counts: dict[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+class Follower:
+    """Gives each event that comes to be, once: what `usher audit tail -f` prints.
+
+    Events become visible when their transaction commits, not in the order of their time. All transactions below the
+    oldest that was under way at one look had been seen by then; the next look asks for those from it on.
+    """
+
+    def __init__(self, text: str, *, tenant_id: UUID | None, zone: tzinfo = UTC) -> None:
+        self._text, self._tenant_id, self._zone = text, tenant_id, zone
+        self._horizon: str | None = None
+        self._given: dict[UUID, int] = {}  # with their transactions' ids
+
+    async def look(self, connection: Connection, most: int = 10_000) -> list[dict[str, Any]]:
+        """Return what is new since the last look, oldest first; the first look finds nothing.
+
+        Raises:
+            InvalidQueryError: the search cannot be read, or takes too long.
+        """
+        async with asking(connection) as now:
+            search = read_search(self._text, now=now, zone=self._zone)
+            # The range of time ends in the future here, and begins where no transaction can still be at work.
+            search = replace(search, since=max(search.since, now - SETTLED), until=now + timedelta(days=1))
+            made = where(search, self._tenant_id)
+            made.parts.append(f"xid >= {made.add(self._horizon)}::text::xid8")
+            made.parts.append(f"id <> ALL ({made.add(list(self._given))}::uuid[])")
+            rows = await connection.fetch(
+                "SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS horizon, found.* FROM (VALUES (1)) AS one"  # noqa: S608  values are parameters
+                f" LEFT JOIN LATERAL (SELECT {COLUMNS}, xid::text FROM audit_event WHERE {made}"
+                f" ORDER BY occurred_at, id LIMIT {made.add(most)}) AS found ON true",
+                *made.values,
+            )
+        new = [dict(row) for row in rows if row["id"] is not None]
+        for event in new:
+            del event["horizon"]
+            self._given[event["id"]] = int(event.pop("xid"))
+        if len(rows) < most:
+            self._horizon = rows[0]["horizon"]
+            seen_whole = int(rows[0]["horizon"])
+            self._given = {event_id: xid for event_id, xid in self._given.items() if xid >= seen_whole}
+        return new

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import io
 import json
 import os
 import pty
 import re
+import signal
 import sys
+import uuid
 from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +30,7 @@ from cli.main import COMMANDS, load
 from models import job_actions
 from models import jobs as ledger
 from models.audit.record import OPERATOR
+from models.audit.search import QUALIFIERS
 from models.errors import PermanentJobError
 from tests.support.api import fresh_settings, store
 from tests.support.ledger import stage, take
@@ -475,13 +479,87 @@ async def test_the_audit_log_is_asked_in_every_way(usher: Usher, settings: Setti
         ("audit", "--tenant", "nobody-here"),
         ("audit", "--since", "yesterday"),
         ("audit", "--limit", "0"),
-        ("audit", "--tenant", other, "--action", "scim.*", "--since", "9999d"),
+        ("audit", "--tenant", other, "--target", "nobody", "--since", "9999d"),
     )
-    assert "There is no action scim.user.crate; there are auth.request.deny" in no_action.refusal()
-    assert "There is no tenant nobody-here." in no_tenant.refusal()
-    assert "'yesterday' is not a duration" in since.refusal()
-    assert "--limit" in limit.refusal()
+    # Status 2 would mean that `usher audit verify` found tampering.
+    assert "There is no action scim.user.crate; there are auth." in no_action.refusal(1)
+    assert "There is no tenant nobody-here." in no_tenant.refusal(1)
+    assert "'yesterday' is not a duration" in since.refusal(1)
+    assert "--limit" in limit.refusal(1)
     assert nothing.lines == ["No such events in the last 9999d."]
+
+
+async def test_the_audit_log_is_searched_shown_and_followed(usher: Usher, settings: Settings) -> None:
+    acme = name()
+    added = (await usher("tenant", "add", acme, "--json")).json
+    token = (await usher("token", "issue", acme, "--label", "=Entra", "--json")).json
+    listed, searched, as_csv, tail, tail_json = await usher.together(
+        ("audit", "ls", "--tenant", acme, "--json"),
+        ("audit", "ls", f"action:auth.token.* tenant:{acme} -outcome:failure", "--since", "7d", "--json"),
+        ("audit", "ls", f"tenant:{added['id']}", "--csv"),
+        ("audit", "tail", "-n", "1", "--tenant", acme),
+        ("audit", "tail", f"tenant:{acme}", "--json"),
+    )
+    newest, oldest = listed.json
+    assert [newest["action"], oldest["action"]] == ["auth.token.issue", "tenant.settings.create"]
+    assert searched.json == [newest]
+    rows = list(csv.DictReader(io.StringIO(as_csv.out)))
+    assert [row["id"] for row in rows] == [newest["id"], oldest["id"]]
+    assert (rows[0]["target_id"], rows[0]["target_label"]) == (token["id"], "'=Entra"), "a spreadsheet does not run it"
+    assert tail.lines[0].endswith(newest["correlation_id"])
+    assert len(tail.lines) == 1
+    assert [json.loads(line)["id"] for line in tail_json.lines] == [oldest["id"], newest["id"]]
+    shown, shown_json, nobodys, foreign = await usher.together(
+        ("audit", "show", newest["id"]),
+        ("audit", "show", newest["id"], "--json"),
+        ("audit", "show", str(uuid.uuid4())),
+        ("audit", "show", newest["id"], "--tenant", "default-not-there"),
+    )
+    assert shown_json.json == newest
+    assert any(line.split() == ["action", "auth.token.issue"] for line in shown.lines)
+    assert "There is no event" in nobodys.refusal(1)
+    assert "There is no tenant" in foreign.refusal(1)
+
+    qualifier, wide, twice, misplaced, both, unknown = await usher.together(
+        ("audit", "ls", "action:auth.token.* colour:red"),
+        ("audit", "ls", "", "--since", "400d"),
+        ("audit", "ls", "created:24h", "--since", "24h"),
+        ("audit", "--tenant", acme, "ls"),
+        ("audit", "ls", "--json", "--csv"),
+        ("audit", "lst"),
+    )
+    said = qualifier.refusal(1)
+    assert "There is no qualifier colour:." in said
+    assert all(f"{word}:" in said for word in QUALIFIERS)
+    lines = qualifier.err.splitlines()
+    assert lines[-2][lines[-1].index("^")] == "c", "a mark under the place"
+    assert "longer than 92 days" in wide.refusal(1)
+    assert "leave --since out" in twice.refusal(1)
+    assert "Options stand behind the command: usher audit ls" in misplaced.refusal(1)
+    assert "Either --json or --csv." in both.refusal(1)
+    assert "lst" in unknown.refusal(1)
+
+
+async def test_tail_goes_on_with_what_comes_to_be(usher: Usher, environment: dict[str, str]) -> None:
+    acme = name()
+    await usher("tenant", "add", acme)
+    process = await asyncio.create_subprocess_exec(
+        *(str(USHER), "audit", "tail", "-f", "--tenant", acme, "--json"),
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            assert json.loads(await process.stdout.readline())["action"] == "tenant.settings.create"
+            await usher("token", "issue", acme)
+            assert json.loads(await process.stdout.readline())["action"] == "auth.token.issue"
+            process.send_signal(signal.SIGINT)
+            assert (await process.stdout.read(), await process.wait()) == (b"", 0)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 # In a terminal

@@ -89,7 +89,7 @@ async def extend(store: asyncpg.Pool | Connection, request_ids: Sequence[UUID]) 
 
 
 async def take_over(store: asyncpg.Pool | Connection, limit: int) -> list[Deferred]:
-    """Take requests that nobody carries out any more, oldest first, and forget the outcomes of long ago."""
+    """Take requests that nobody carries out any more, oldest first."""
     rows = await store.fetch(
         """
         UPDATE deferred_request SET lease_until = now() + make_interval(secs => $2), attempts = attempts + 1
@@ -102,7 +102,6 @@ async def take_over(store: asyncpg.Pool | Connection, limit: int) -> list[Deferr
         limit,
         LEASE_SECONDS,
     )
-    await store.execute("DELETE FROM deferred_request WHERE finished_at < now() - make_interval(days => $1)", KEEP_DAYS)
     return [Deferred(*row) for row in rows]
 
 

@@ -22,6 +22,7 @@ from worker.context import Context
 from worker.duty import Duty
 from worker.handlers import HANDLERS
 from worker.runner import Runner
+from worker.schedules import Scheduler
 from worker.settings import make_redis, press
 from worker.smtp import SmtpPool
 from worker.sweeper import sweep_forever
@@ -82,6 +83,7 @@ async def work(settings: Settings, queues: tuple[str, ...]) -> None:
             serving = [group.create_task(runner.serve(), name=f"runner {queue}") for queue, runner in runners.items()]
             others = [group.create_task(duty.listen(queue), name=f"arq {queue}") for queue in runners]
             others.append(group.create_task(heartbeat.run(), name="heartbeat"))
+            others.append(group.create_task(Scheduler(context).keep(), name="schedules"))
             others.append(group.create_task(carry_out_forever(context), name="bulk operations"))
             others.append(group.create_task(sweep_forever(context, HANDLERS, queues), name="sweeper"))
             await stopping.wait()

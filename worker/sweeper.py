@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from models import jobs as ledger
-from models.audit.record import make_partitions
 from models.db import is_unavailable
-from models.invitations import expire_invitations
 from models.jobs import Ending, read_job
 from models.ledger_sql import LOST
+from models.schedules import SWEEP, note
 from worker import measure
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ _OVERDUE_SECONDS = 1.0
 _MOST_RUNG = 100
 _MOST_RESCUED = 1000
 _GRACE_SECONDS = 5.0
-_UPKEEP_SECONDS = 3600.0
 
 _log = structlog.get_logger("sweeper")
 
@@ -97,26 +95,17 @@ async def sweep(context: Context, handlers: Mapping[str, Handler], queues: tuple
                 context.ring(queue, overdue)
 
 
-async def keep_up(context: Context) -> None:
-    """Do the hourly upkeep: partitions made ahead, invitations that ran out."""
-    async with context.pool.acquire() as connection:
-        made = await make_partitions(connection)
-        expired = await expire_invitations(connection)
-    if made or expired:
-        _log.info("Upkeep", action="upkeep", partitions=made, expired_invitations=expired)
-
-
 async def sweep_forever(context: Context, handlers: Mapping[str, Handler], queues: tuple[str, ...]) -> None:
     """Sweep every `sweep_seconds` until cancelled; an outage of PostgreSQL only means another look later."""
-    upkeep_at = 0.0
+    every = context.settings.sweep_seconds
     while True:
+        began = time.monotonic()
         try:
             await sweep(context, handlers, queues)
-            if time.monotonic() >= upkeep_at:
-                await keep_up(context)
-                upkeep_at = time.monotonic() + _UPKEEP_SECONDS
+            async with context.pool.acquire() as connection:
+                await note(connection, SWEEP, seconds=time.monotonic() - began, every_seconds=every)
         except Exception as error:
             if not is_unavailable(error):
                 raise
             _log.warning("The ledger does not answer", action="ledger.unavailable", error=type(error).__name__)
-        await asyncio.sleep(context.settings.sweep_seconds)
+        await asyncio.sleep(every)

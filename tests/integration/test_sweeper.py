@@ -183,24 +183,6 @@ async def test_only_what_should_have_been_taken_by_now_is_rung_for(
     assert rung == [(EMAIL, [mail.id])]
 
 
-async def test_upkeep_makes_partitions_ahead_and_ends_invitations_whose_time_is_over(
-    context: Context, connection: Connection, tenant: UUID
-) -> None:
-    name = await connection.fetchval("SELECT to_char(now() AT TIME ZONE 'UTC' + interval '2 months', 'YYYYMM')")
-    partition = f"audit_event_{name}"
-    await connection.execute(f"RESET ROLE; DROP TABLE {partition}; SET ROLE usher_app")
-    await connection.execute(
-        "INSERT INTO invitation (id, tenant_id, user_id, email, state, expires_at)"
-        " SELECT gen_random_uuid(), $1, gen_random_uuid(), 'a@b', state, now() + make_interval(secs => seconds)"
-        " FROM (VALUES ('sent', -1), ('sent', 60), ('accepted', -1)) AS v (state, seconds)",
-        tenant,
-    )
-    await sweeper.keep_up(context)
-    assert await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", partition)
-    states = await connection.fetch("SELECT state FROM invitation ORDER BY state")
-    assert [one["state"] for one in states] == ["accepted", "expired", "sent"]
-
-
 async def test_it_goes_on_sweeping_through_an_outage(
     context: Context, pool: asyncpg.Pool, connection: Connection, tenant: UUID
 ) -> None:
@@ -221,6 +203,11 @@ async def test_it_goes_on_sweeping_through_an_outage(
 
         await wait_until(freed, "the lost job is freed")
         assert not sweeping.done()
+
+        async def told() -> bool:
+            return bool(await pool.fetchval("SELECT outcome = 'ok' FROM schedule WHERE name = 'ledger.sweep'"))
+
+        await wait_until(told, "the Schedules page knows of it")
     finally:
         sweeping.cancel()
         await asyncio.gather(sweeping, return_exceptions=True)

@@ -63,6 +63,7 @@ def redis_queue(queue: str) -> str:
 _KINDS = (
     Kind("user.create", PROVISION, max_attempts=20, first_delay_seconds=1, longest_delay_seconds=300),
     Kind("invitation.send", EMAIL, max_attempts=12, first_delay_seconds=5, longest_delay_seconds=3600),
+    Kind("operator.link", EMAIL, max_attempts=6, first_delay_seconds=2, longest_delay_seconds=120),
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _KINDS}
 

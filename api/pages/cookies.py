@@ -60,7 +60,7 @@ def _mac(settings: Settings, text: str) -> str:
 
 def leave_message(request: web.Request, response: web.StreamResponse, message: str) -> None:
     """Have the next page show ``message``."""
-    text = base64.urlsafe_b64encode(message[:_LONGEST_MESSAGE].encode(errors="replace")).decode()
+    text = base64.urlsafe_b64encode(message[:_LONGEST_MESSAGE].encode(errors="replace")).decode().rstrip("=")
     value = f"{text}.{_mac(request.config_dict[SETTINGS], text)}"
     set_cookie(request, response, "usher-message", value, max_age=60)
 
@@ -72,4 +72,4 @@ def take_message(request: web.Request) -> str | None:
         return None
     if not hmac.compare_digest(mac, _mac(request.config_dict[SETTINGS], text)):
         return None
-    return base64.urlsafe_b64decode(text).decode(errors="replace")
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode(errors="replace")

@@ -9,10 +9,12 @@ from urllib.parse import urlencode, urlsplit
 import asyncpg
 import structlog
 from aiohttp import web
+from uuid_utils.compat import uuid7
 
 from api.keys import PAGES_POOL, SETTINGS
 from api.pages.cookies import read_cookie
 from api.pages.render import SESSION, page, problem
+from models.audit.record import Event, record
 from models.db import is_unavailable
 from models.errors import UsageError
 from models.sessions import find_session
@@ -57,6 +59,14 @@ def safe_next(url: str | None) -> str:
     return url if any(path == start or path.startswith(start + "/") for start in _ANYBODY) else "/ops"
 
 
+def from_elsewhere(request: web.Request) -> bool:
+    """Tell whether a link on another site, or in an e-mail, led here.
+
+    Browsers keep a SameSite=Strict cookie back then. Asked again by a page of our own they send it, if they have it.
+    """
+    return request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
+
+
 def allowed(permission: str | None = None) -> Callable[[Handler], Handler]:
     """Return a decorator: only for people who are signed in and have ``permission`` (if any is named)."""
 
@@ -67,6 +77,7 @@ def allowed(permission: str | None = None) -> Callable[[Handler], Handler]:
             if session is None:
                 return await _ask_to_sign_in(request)
             if permission is not None and not session.operator.may(permission):
+                await _record_denial(request, session.operator, permission)
                 return problem(
                     request,
                     403,
@@ -80,14 +91,32 @@ def allowed(permission: str | None = None) -> Callable[[Handler], Handler]:
     return decorate
 
 
+async def _record_denial(request: web.Request, operator: Operator, permission: str) -> None:
+    resource = request.match_info.route.resource
+    context = {
+        "method": request.method,
+        "route": resource.canonical if resource else None,
+        "permission": permission,
+        "peer": request.remote,
+    }
+    event = Event(
+        action="auth.request.deny",
+        phase="denied",
+        actor=operator.actor,
+        correlation_id=uuid7(),
+        reason="permission",
+        context=context,
+    )
+    async with request.config_dict[PAGES_POOL].acquire() as connection:
+        await record(connection, [event])
+
+
 async def _ask_to_sign_in(request: web.Request) -> web.StreamResponse:
     if "live" in request.query:
         return web.Response(status=401, text="Signed out.")
     if request.method not in _SAFE:
         return web.Response(status=303, headers={"Location": "/sign-in"})
-    if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
-        # Browsers keep a SameSite=Strict cookie back when a link elsewhere, as in an e-mail, led here. Asked again
-        # by a page of our own they send it, if they have it.
+    if from_elsewhere(request):
         return await page(request, "again.html", again=request.path_qs)
     return web.Response(status=303, headers={"Location": "/sign-in?" + urlencode({"next": request.path_qs})})
 
@@ -112,26 +141,35 @@ def _wants_page(request: web.Request) -> bool:
     return "text/html" in request.headers.get("Accept", "")
 
 
-def _failure(request: web.Request, error: Exception) -> web.Response | None:
-    """Return the page for a failure that people can do something about."""
+def _http_failure(request: web.Request, error: web.HTTPException) -> web.Response | None:
+    if not _wants_page(request):
+        return None
+    if isinstance(error, web.HTTPNotFound):
+        return problem(request, 404, "The address is wrong, or what it led to is gone.")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        response = problem(request, 405, "Go back, open the page and use its buttons.")
+        response.headers["Allow"] = error.headers["Allow"]
+        return response
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return problem(request, 413, "The form holds more than pages take.")
+    return None
+
+
+def _failure(request: web.Request, error: Exception) -> web.Response:
+    """Return the page for a failure."""
     if isinstance(error, UsageError):
         return problem(request, 400, error.detail)
     if isinstance(error, asyncpg.QueryCanceledError):
         return problem(
             request, 503, "The search took longer than pages may take. Narrow it: name a state, a tenant or a time."
         )
-    if isinstance(error, web.HTTPNotFound) and _wants_page(request):
-        return problem(request, 404, "The address is wrong, or what it led to is gone.")
-    if isinstance(error, web.HTTPMethodNotAllowed) and _wants_page(request):
-        response = problem(request, 405, "Go back, open the page and use its buttons.")
-        response.headers["Allow"] = error.headers["Allow"]
-        return response
     if is_unavailable(error):
         _log.warning("A page could not be made", action="pages.busy", error=type(error).__name__)
         response = problem(request, 503, "The database does not answer just now. Try again in a minute.")
         response.headers["Retry-After"] = "10"
         return response
-    return None
+    _log.exception("A page failed", action="pages.failed", method=request.method)
+    return problem(request, 500, "That is a fault of Usher's, not of yours. The log of the api process has more.")
 
 
 @web.middleware
@@ -142,8 +180,10 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         return problem(request, 403, "The request did not come from a page of this site. Open the page and try again.")
     try:
         return await handler(request)
-    except Exception as error:
-        response = _failure(request, error)
+    except web.HTTPException as error:
+        response = _http_failure(request, error)
         if response is None:
             raise
         return response
+    except Exception as error:  # noqa: BLE001  whatever it is, people get a page
+        return _failure(request, error)

@@ -57,7 +57,9 @@ _TITLES = {
     405: "That address takes no such request",
     409: "Something changed meanwhile",
     413: "That is too much",
+    410: "That is over",
     429: "Too fast",
+    500: "Something went wrong here",
     503: "Not just now",
 }
 
@@ -173,9 +175,8 @@ def _render(request: web.Request, template: str, status: int, values: Mapping[st
     message = take_message(request)
     pages = offered(request)
     here = max((path for path, _ in pages if (request.path + "/").startswith(path + "/")), key=len, default=None)
-    text = _PAGES.get_template(template).render(
-        _values(request, values), message=message, navigation=pages, here=here, theme=theme(request)
-    )
+    frame = {"message": message, "navigation": pages, "here": here, "theme": theme(request)}
+    text = _PAGES.get_template(template).render(_values(request, values), frame=frame)
     response = web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
     if message is not None:
         drop_cookie(request, response, "usher-message")

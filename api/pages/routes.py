@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from api.pages import static, theme
+from api.pages import account, sign_in, static, theme
 
 
 async def _home(_: web.Request) -> web.Response:
@@ -13,4 +13,4 @@ async def _home(_: web.Request) -> web.Response:
 
 def routes() -> list[web.AbstractRouteDef]:
     """Return the routes of all of them."""
-    return [web.get("/", _home), *static.routes(), *theme.routes()]
+    return [web.get("/", _home), *static.routes(), *theme.routes(), *sign_in.routes(), *account.routes()]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from worker.handlers import create, invitation
+from worker.handlers import create, invitation, operator_link
 
-HANDLERS = {handler.kind: handler for handler in (create.HANDLER, invitation.HANDLER)}
+HANDLERS = {handler.kind: handler for handler in (create.HANDLER, invitation.HANDLER, operator_link.HANDLER)}
 
-__all__ = ["HANDLERS", "create", "invitation"]
+__all__ = ["HANDLERS", "create", "invitation", "operator_link"]

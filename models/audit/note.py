@@ -41,6 +41,8 @@ class Seal:
     sealed_at: datetime
     key_id: str = ""
     signature: bytes = b""
+    detail_hash: str | None = None
+    """As a note has it, where the detail itself is not at hand."""
 
     def body(self) -> bytes:
         """Return the text that is signed."""
@@ -52,7 +54,7 @@ class Seal:
             str(self.count),
             _b64(self.root),
             _b64(self.previous),
-            "-" if self.detail is None else _b64(sha256(self.detail.encode()).digest()),
+            self.detail_hash or ("-" if self.detail is None else _b64(sha256(self.detail.encode()).digest())),
             self.sealed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         )
         return "".join(
@@ -71,7 +73,7 @@ class Seal:
 
 def read_seal(row: asyncpg.Record) -> Seal:
     """Return the seal of a row of `audit_seal`."""
-    return Seal(**{name: row[name] for name in Seal.__dataclass_fields__})
+    return Seal(**{name: row[name] for name in Seal.__dataclass_fields__ if name != "detail_hash"})
 
 
 def read_notes(text: str) -> list[Seal]:
@@ -117,7 +119,8 @@ def _read_note(lines: list[str], signed: str) -> Seal:
         count=int(values["count"]),
         root=b64decode(values["root"], validate=True),
         previous=b64decode(values["previous"], validate=True),
-        detail=None if values["detail"] == "-" else values["detail"],
+        detail=None,
+        detail_hash=values["detail"],
         sealed_at=datetime.strptime(values["sealed"], "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC),
         key_id=f"{name}+{raw[:4].hex()}",
         signature=raw[4:],

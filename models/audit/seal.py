@@ -154,8 +154,11 @@ async def _seal_up_to(connection: Connection, signer: Signer, bound: int, done: 
                 done.events += len(leaves)
             await write_seals(connection, seals)
             done.seals += len(seals)
-    except (asyncpg.UniqueViolationError, asyncpg.SerializationError):
-        return False  # somebody sealed between our first look and the lock
+    except asyncpg.UniqueViolationError:
+        # Either somebody sealed between our first look and the lock, or something is where nothing may be.
+        if (await read_horizon(connection))[1] < bound:
+            raise
+        return False
     return True
 
 
@@ -181,8 +184,8 @@ async def _seal_idle(connection: Connection, signer: Signer, done: Sealed) -> No
             seals = [signed(_next(head, head.stream, max(bound, head.to_xid), "empty", []), signer) for head in idle]
             await write_seals(connection, seals)
             done.seals += len(seals)
-    except (asyncpg.UniqueViolationError, asyncpg.SerializationError):
-        return
+    except asyncpg.UniqueViolationError:
+        return  # as above; the next round says so if it is more than that
 
 
 async def read_heads(connection: Connection, streams: Sequence[UUID]) -> dict[UUID, Seal]:

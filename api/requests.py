@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 _MEDIA_TYPES = ("application/scim+json", "application/json")
 
 
-def _check_media_type(request: web.Request) -> None:
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+@lru_cache(maxsize=64)  # a client sends the same with every request
+def _check_media_type(encoding: str, header: str | None) -> None:
+    if encoding.lower() != "identity":
         raise MediaTypeError("A compressed body is not accepted; send it without Content-Encoding.")
-    header = request.headers.get("Content-Type")
     if header is None:
         raise MediaTypeError("The Content-Type is missing; send application/scim+json.")
     media_type, _, parameters = header.partition(";")
@@ -39,7 +40,7 @@ async def read_object(request: web.Request, settings: Settings) -> dict[str, Any
         BodyTimeoutError: 408, it did not arrive within `body_seconds`.
         InvalidSyntaxError, InvalidValueError: 400, not what JSON or the store can hold.
     """
-    _check_media_type(request)
+    _check_media_type(request.headers.get("Content-Encoding", "identity"), request.headers.get("Content-Type"))
     if (request.content_length or 0) > settings.max_body_bytes:
         raise TooLargeError(f"The body is larger than {settings.max_body_bytes} bytes.")
     try:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import orjson
-from uuid_utils.compat import uuid7
 
 from models import metrics
 from models.audit.actions import ACTIONS
 from models.batch import Batcher
 from models.db import ACQUIRE_SECONDS, is_unavailable
 from models.errors import UniquenessError
+from models.ids import new_id
 from models.jobs import KINDS
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from models.scim.document import UserDocument
     from models.settings import Settings
 
+_MOST_TOGETHER = 1000
 _KIND = KINDS["user.create"]
 _ACTION = ACTIONS["scim.user.create"]
 
@@ -118,22 +119,33 @@ class Intake:
         """Take the pool to commit on, the limits, and ``ring(queue, job ids)``, called after each commit."""
         self._pool = pool
         self._ring = ring
-        self._batcher: Batcher[Create, Accepted] = Batcher(
+        # Few enough for a commit that the process reads the next requests while PostgreSQL writes these: taking all
+        # that wait lets clients and both servers fall into step, and each idles while another works.
+        self._requests = self._batcher(settings.intake_batch, settings.intake_in_flight)
+        # The operations of a bulk request are answered together anyway.
+        self._bulk = self._batcher(_MOST_TOGETHER, 1)
+
+    def _batcher(self, limit: int, in_flight: int) -> Batcher[Create, Accepted]:
+        return Batcher(
             self._flush,
-            limit=settings.intake_batch,
-            in_flight=settings.intake_in_flight,
+            limit=limit,
+            in_flight=in_flight,
             isolate=lambda error: isinstance(error, asyncpg.PostgresError) and not is_unavailable(error),
         )
 
-    async def accept(self, create: Create) -> datetime:
+    async def accept(self, create: Create, *, bulk: bool = False) -> datetime:
         """Accept ``create`` durably and return the moment of its creation.
+
+        Args:
+            create: what to accept.
+            bulk: whether it is an operation of a bulk request, whose creates share one commit.
 
         Raises:
             UniquenessError: the userName is taken, in any letter case.
             asyncpg.PostgresError, OSError: the store did not take it; nothing was written, or (connection lost
                 during the commit) it cannot be known.
         """
-        accepted = await self._batcher.submit(create)
+        accepted = await (self._bulk if bulk else self._requests).submit(create)
         if accepted.created_at is None:
             raise UniquenessError(
                 "A user with this userName exists already (letter case does not matter)."
@@ -155,7 +167,7 @@ class Intake:
                 [c.actor.type for c in creates],
                 [c.actor.id for c in creates],
                 [c.actor.label for c in creates],
-                [uuid7() for _ in creates],
+                [new_id() for _ in creates],
                 [orjson.dumps(c.context).decode() for c in creates],
             )
         created = {row["resource_id"]: row["created_at"] for row in rows}
@@ -169,4 +181,5 @@ class Intake:
 
     async def close(self) -> None:
         """Wait for the commits that are under way."""
-        await self._batcher.drain()
+        await self._requests.drain()
+        await self._bulk.drain()

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from uuid_utils.compat import uuid7
 
 from models import metrics
 from models.audit.actions import ACTIONS
+from models.ids import new_id
 from models.jobs import KINDS, read_job
 from models.scim.diff import net_diff
 from models.scim.schema import USER
@@ -102,9 +102,9 @@ async def apply_creates(connection: Connection, jobs: Sequence[Job], lease_token
         lease_token,
         [job.id for job in jobs],
         [orjson.dumps(diff).decode() for diff in diffs],
-        [uuid7() for _ in jobs],
-        [uuid7() for _ in jobs],
-        [uuid7() for _ in jobs],
+        [new_id() for _ in jobs],
+        [new_id() for _ in jobs],
+        [new_id() for _ in jobs],
     )
     metrics.AUDIT_EVENTS.add(len(rows), _ACTION.name, "success")
     if invited := sum(row["invitation_job_id"] is not None for row in rows):
@@ -131,7 +131,7 @@ async def settle(connection: Connection, tenant_id: UUID, resource_id: UUID) -> 
     Returns:
         The invitation jobs to ring for after the commit, or None if the user was not waiting.
     """
-    lease_token = uuid7()
+    lease_token = new_id()
     row = await connection.fetchrow(
         "UPDATE job SET state = 'running', lease_token = $3, lease_until = now() + interval '30 seconds',"
         " attempts = attempts + 1, started_at = coalesce(started_at, now())"

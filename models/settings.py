@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     max_page_size: int = Field(default=1000, ge=1, description="Most resources in one list answer.")
 
     # Accepting creates
-    intake_batch: int = Field(default=256, ge=1, le=2000, description="Most creates that one commit carries.")
+    intake_batch: int = Field(default=24, ge=1, le=2000, description="Most creates that one commit carries.")
     intake_in_flight: int = Field(
         default=2, ge=1, le=8, description="Commits of creates that may be under way at once."
     )

@@ -6,15 +6,13 @@ in several ways (`/Users/`, `//Users`: entra-cases.md 6) and because every answe
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import structlog
 from aiohttp import HttpVersion11, web
-from uuid_utils.compat import uuid7
 
 from api.auth import RefusedError, authorization
 from api.scim import asynchronous, bulk, discovery, groups, me, search, users
@@ -31,6 +29,8 @@ from models.errors import (
     TooLargeError,
     UnavailableError,
 )
+from models.ids import new_id
+from models.log import tell
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -198,13 +198,12 @@ async def _handle(call: Call, tail: str) -> web.Response:
         return await call.front.later.accept(call, tail, preferred)
     if endpoint.lasting:
         return await handler(call)
-    async with asyncio.timeout(call.front.settings.request_seconds):
-        return await handler(call)
+    return await call.front.deadlines.keep(handler(call))
 
 
 async def answer_call(front: Front, request: web.Request, tail: str) -> web.Response:
     """Answer any request below /scim/v2; ``tail`` is the path after that."""
-    return await _answer(Call(front, request, uuid7(), route="(unknown)"), tail)
+    return await _answer(Call(front, request, new_id(), route="(unknown)"), tail)
 
 
 async def _answer(call: Call, tail: str) -> web.Response:
@@ -229,7 +228,8 @@ async def _answer(call: Call, tail: str) -> web.Response:
     response.headers[CORRELATION_HEADER] = correlation
     seconds = time.perf_counter() - started
     call.front.requests.add(call, response, seconds, answerable)
-    line = {
+    line: dict[str, Any] = {
+        "action": "scim.request",
         "method": request.method,
         "route": call.route,
         "status": response.status,
@@ -244,7 +244,7 @@ async def _answer(call: Call, tail: str) -> web.Response:
         line["scim_type"] = scim_type
     if call.ignored:
         line["ignored"] = call.ignored
-    _log.info("Answered", action="scim.request", **line)
+    tell("Answered", line)
     return response
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from api.deadlines import Deadlines
 from api.scim.responses import Resources
 from models.scim.schema import GROUP, USER
 
@@ -34,6 +35,7 @@ class Front:
     requests: RequestLog
     users: Resources
     groups: Resources
+    deadlines: Deadlines
 
     @classmethod
     def make(
@@ -49,4 +51,16 @@ class Front:
     ) -> Front:
         """Put the parts together."""
         users, groups = (Resources(settings.scim_url, each.name, each.endpoint) for each in (USER, GROUP))
-        return cls(settings, pool, intake, writer, tokens, denials, later, requests, users, groups)
+        return cls(
+            settings,
+            pool,
+            intake,
+            writer,
+            tokens,
+            denials,
+            later,
+            requests,
+            users,
+            groups,
+            Deadlines(settings.request_seconds),
+        )

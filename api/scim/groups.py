@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from uuid_utils.compat import uuid7
 
 from api.requests import query_text, read_object
 from api.scim.conditions import Precondition, is_unchanged
@@ -21,6 +20,7 @@ from models.directory.groups import get_group, with_members
 from models.directory.membership import Origin
 from models.directory.read import as_uuid
 from models.errors import NotFoundError
+from models.ids import new_id
 from models.scim.document import read_group
 from models.scim.patch import apply_operations
 from models.scim.patch_members import split_member_operations
@@ -81,7 +81,7 @@ async def post_group(call: Call) -> web.Response:
     projection = _projection(call)
     group = read_group(await read_object(call.request, call.front.settings), call.schemas.group)
     call.note(group.ignored)
-    stored = await create_group(call.front.pool, _origin(call), uuid7(), group)
+    stored = await create_group(call.front.pool, _origin(call), new_id(), group)
     return await _answer(call, stored, projection, 201)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from uuid_utils.compat import uuid7
-
 from api.requests import query_text, read_object
 from api.scim.conditions import Precondition, is_unchanged
 from api.scim.lists import USER_LIST, answer_list
@@ -16,6 +14,7 @@ from models.directory.membership import Origin
 from models.directory.read import Stored, as_uuid, get_user
 from models.directory.write import Change, check_manager
 from models.errors import NotFoundError
+from models.ids import new_id
 from models.intake import Create
 from models.scim.document import read_user
 from models.scim.json import dumps
@@ -53,15 +52,15 @@ async def create_user(call: Call) -> web.Response:
     doc = dumps(user.doc).decode()
     create = Create(
         tenant_id=call.principal.tenant_id,
-        resource_id=uuid7(),
-        job_id=uuid7(),
+        resource_id=new_id(),
+        job_id=new_id(),
         user=user,
         doc=doc,
         actor=call.principal.actor,
         correlation_id=call.correlation_id,
         context=call.context(),
     )
-    created_at = await call.front.intake.accept(create)
+    created_at = await call.front.intake.accept(create, bulk=call.part is not None)
     stored = Stored(create.resource_id, doc, 1, created_at, created_at)
     return call.front.users.one(stored, status=201, projection=projection)
 

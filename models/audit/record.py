@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from uuid_utils.compat import uuid7
 
 from models import metrics
 from models.audit.actions import ACTIONS
+from models.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ async def record(connection: Connection, events: Sequence[Event]) -> None:
         return
     await connection.execute(
         _RECORD,
-        [uuid7() for _ in events],
+        [new_id() for _ in events],
         [e.tenant_id for e in events],
         [e.action for e in events],
         [e.phase for e in events],

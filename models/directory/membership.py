@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import orjson
-from uuid_utils.compat import uuid7
 
 from models import metrics
 from models.audit.actions import ACTIONS
 from models.directory.read import as_uuid
 from models.errors import InvalidValueError, NotFoundError
+from models.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -242,8 +242,8 @@ async def change_members(
         group_id,
         [value for text in changes.remove if (value := as_uuid(text))],
         alone,
-        uuid7(),
-        uuid7(),
+        new_id(),
+        new_id(),
         origin.actor.type,
         origin.actor.id,
         origin.actor.label,

@@ -13,7 +13,6 @@ from weakref import WeakValueDictionary
 
 import asyncpg
 import orjson
-from uuid_utils.compat import uuid7
 
 from models import metrics
 from models.audit.actions import ACTIONS, Action
@@ -22,6 +21,7 @@ from models.db import ACQUIRE_SECONDS, is_unavailable
 from models.directory.read import Stored, as_uuid, read_stored
 from models.directory.write_sql import KNOWN, LOCK, READ, RELEASE, RESERVE, WRITE
 from models.errors import InvalidValueError, NotFoundError, UnavailableError, UniquenessError
+from models.ids import new_id
 from models.jobs import EMAIL, KINDS
 from models.provision import settle
 from models.scim.diff import net_diff
@@ -122,9 +122,9 @@ class _Draft:
             orjson.dumps(user.work_email_keys).decode(),
             user.active,
             self.invite(),
-            uuid7(),
-            uuid7(),
-            uuid7(),
+            new_id(),
+            new_id(),
+            new_id(),
             action.name,
             action.severity,
             change.actor.type,

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from dataclasses import replace
+from math import ceil
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -87,21 +88,25 @@ async def intake(app_pool: asyncpg.Pool, settings: Settings, bell: Bell) -> Asyn
     await made.close()
 
 
-async def accept_all(intake: Intake, creates: list[Create]) -> list[Any]:
-    return await asyncio.gather(*(intake.accept(one) for one in creates), return_exceptions=True)
+async def accept_all(intake: Intake, creates: list[Create], *, bulk: bool = False) -> list[Any]:
+    return await asyncio.gather(*(intake.accept(one, bulk=bulk) for one in creates), return_exceptions=True)
 
 
 async def outcomes(intake: Intake, creates: list[Create]) -> Counter[str]:
     return Counter(type(one).__name__ for one in await accept_all(intake, creates))
 
 
-async def test_what_arrives_together_is_committed_together(settings: Settings, intake: Intake, bell: Bell) -> None:
+@pytest.mark.parametrize("bulk", [False, True])
+async def test_what_arrives_together_is_committed_together(
+    settings: Settings, intake: Intake, bell: Bell, bulk: bool
+) -> None:
     creates = [create(f"user{number}") for number in range(100)]
-    times = await accept_all(intake, creates)
+    times = await accept_all(intake, creates, bulk=bulk)
     async with store(settings) as connection:
         transactions = await connection.fetchval("SELECT count(DISTINCT xmin::text) FROM job")
         rows = await connection.fetch("SELECT id, resource_id, staged_at, correlation_id, state FROM job")
-    assert transactions == len(set(times)) == len(bell.rings) <= settings.intake_in_flight
+    expected = 1 if bulk else ceil(100 / settings.intake_batch)
+    assert transactions == len(set(times)) == len(bell.rings) == expected
     by_id = {row["id"]: row for row in rows}
     assert set(by_id) == {one.job_id for one in creates} == {job for _, jobs in bell.rings for job in jobs}
     assert {queue for queue, _ in bell.rings} == {PROVISION}

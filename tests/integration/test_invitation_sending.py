@@ -95,7 +95,7 @@ async def test_a_refusal_for_now_is_tried_again_later(pool: asyncpg.Pool, mail: 
 
 
 async def test_a_refusal_for_good_ends_it(pool: asyncpg.Pool, mail: Mailer, mailbox: MailboxReader) -> None:
-    await mailbox.behave(reply="550 5.1.1 ana@example.com unknown", at="rcpt")
+    await mailbox.behave(reply="550 5.7.1 ana@example.com refused", at="rcpt")
     staged = await stage(pool)
     found = await mail.until(staged, "failed", "dead")
     assert (found["error_code"], found["job"]["attempts"]) == ("smtp_5xx", 1)

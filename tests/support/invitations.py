@@ -49,7 +49,12 @@ async def stage(pool: asyncpg.Pool, *, email: str = "ana@example.com", name: str
             connection, name=f"t{uuid7().hex[-20:]}", actor=SYSTEM, correlation_id=correlation_id, **tenant
         )
         payload = {
-            "doc": {"userName": email, "displayName": name, "active": True},
+            "doc": {
+                "userName": email,
+                "displayName": name,
+                "active": True,
+                "emails": [{"type": "work", "value": email}],
+            },
             "user_name_key": email.lower(),
             "external_id": None,
             "work_email_keys": [email.lower()],

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 import structlog
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from models.audit.record import Actor
 from models.db import is_unavailable
 from models.errors import PermanentJobError, RetryableJobError
 from models.invitations import Letter, Skipped, begin_sending, failed, sent
+from models.suppression import REJECTED, suppress
 from worker.context import Context, Handler
+from worker.smtp import MailboxRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,7 +165,19 @@ async def _run(context: Context, jobs: Sequence[Job], lease_token: UUID) -> None
     if isinstance(letter, Skipped):
         _log.info("An invitation was not sent", action="invitation.skip", job_id=str(job.id), reason=letter.reason)
         return
-    reply = await context.smtp.send(compose(letter, settings))
+    try:
+        reply = await context.smtp.send(compose(letter, settings))
+    except MailboxRefusedError:
+        async with context.pool.acquire() as connection:
+            await suppress(
+                connection,
+                job.tenant_id,
+                letter.email,
+                reason=REJECTED,
+                actor=Actor("job"),
+                correlation_id=job.correlation_id,
+            )
+        raise
     # The message is out: a worker that is told to stop now still writes that down.
     recording = asyncio.ensure_future(_record(context, job, lease_token, reply))
     try:

@@ -27,7 +27,7 @@ COMMANDS = {
     "schema": ("cli.schema:app", "Add, list, show and remove a tenant's own schemas."),
     "token": ("cli.token:app", "Issue, list, rotate and revoke bearer tokens."),
     "operator": ("cli.operator:app", "Add, list, change and disable people who may sign in; make links."),
-    "queue": ("cli.queue:app", "Show the queues; retry or cancel a job."),
+    "queue": ("cli.queue:app", "Show the queues and find jobs; retry, cancel, discard, pause and resume them."),
     "audit": ("cli.audit:app", "Ask the audit log: list events, follow them, show one whole."),
     "simulate": (
         "cli.simulate.command:simulate",

@@ -14,7 +14,6 @@ from uuid import UUID
 from models import job_find_sql as sql
 from models.errors import UsageError
 from models.job_search import TEXT, Search, Term, as_uuid, parse_search, read_age
-from models.scim.schema import compare_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -119,6 +118,8 @@ async def _candidates(
         rows = await connection.fetch(sql.PEOPLE_BY_EXTERNAL_ID, tenants, value, sql.MOST_PEOPLE)
         people = {(row["tenant_id"], row["user_id"]) for row in rows}
         return await _jobs_of(connection, people | await _former(connection, tenants, "external_id", value))
+    from models.scim.schema import compare_key  # noqa: PLC0415  slow to import, and seldom needed at the terminal
+
     prefix = qualifier == TEXT or value.endswith("*")
     key = compare_key(value.removesuffix("*"))
     rows = await connection.fetch(sql.PEOPLE_BY_NAME, tenants, key, key + _LAST if prefix else key, sql.MOST_PEOPLE)

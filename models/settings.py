@@ -72,6 +72,33 @@ class Settings(BaseSettings):
         description="File that a process touches every 5 seconds while its event loop turns, for a container's probe.",
     )
 
+    # Metrics and traces
+    metrics_dir: Path | None = Field(
+        default=None,
+        description="Folder where the processes of one machine count together for `/metrics`, each in a file of it;"
+        " without one each tells of itself only.",
+    )
+    metrics_tenants: int = Field(
+        default=0,
+        ge=0,
+        le=50,
+        description="For how many tenants, those with the oldest work first, `/metrics` tells the age of it.",
+    )
+    worker_admin_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port on which a worker answers `/livez` and `/metrics`, on `USHER_ADMIN_HOST`; none by default.",
+    )
+    otlp_endpoint: HttpUrl | None = Field(
+        default=None,
+        description="Address of an OpenTelemetry collector (OTLP over HTTP), such as `http://127.0.0.1:4318`, that"
+        " traces are sent to; without one there are none.",
+    )
+    revision: str = Field(
+        default="unknown", max_length=64, description="What `usher_build_info` calls the revision that runs."
+    )
+
     # Tokens
     token_days: int = Field(
         default=365, ge=1, le=3650, description="Days that a new token lives unless told otherwise."
@@ -116,6 +143,21 @@ class Settings(BaseSettings):
     worker_slots: int = Field(default=50, ge=1, description="arq jobs that one worker process runs at once.")
     shutdown_seconds: float = Field(
         default=20.0, gt=0, description="Seconds that a stopping process gives the work in its hands."
+    )
+
+    # The proof of the audit log
+    audit_key_file: Path | None = Field(
+        default=None,
+        description="File with the private key that seals the audit log, made by `usher audit key --new`; the public"
+        " keys stand beside it, in `.pub`. A worker without it seals nothing.",
+    )
+    audit_anchor_file: Path | None = Field(
+        default=None,
+        description="File that every stream's last seal is appended to each hour; keep it where nobody who can change"
+        " the database can change it.",
+    )
+    audit_export_dir: Path | None = Field(
+        default=None, description="Folder of exports that pages asked for, shared by api and worker; without it none."
     )
 
     # Invitations

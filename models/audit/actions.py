@@ -15,6 +15,15 @@ class Action:
 
 
 _ACTIONS = (
+    Action("audit.hold.place", "A legal hold was placed: nothing of the tenant is removed or erased.", 3),
+    Action("audit.hold.release", "A legal hold was released.", 3),
+    Action("audit.log.export", "Audit events were exported.", 3),
+    Action("audit.log.retain", "Audit events whose time was over were removed; a tombstone accounts for them.", 2),
+    Action("audit.log.verify", "The audit log was verified; failed means that it was tampered with.", 2),
+    Action("audit.person.erase", "The audit log's personal values of somebody were erased.", 3),
+    Action("audit.stream.add", "A destination was added that gets audit events as they come.", 3),
+    Action("audit.stream.pause", "The stream to a destination was paused, or goes on.", 3),
+    Action("audit.stream.remove", "A destination gets audit events no longer.", 3),
     Action("auth.operator.add", "A person was added who may sign in to the pages.", 3),
     Action("auth.operator.change", "An operator's address or role was changed, or they were let in again.", 3),
     Action("auth.operator.disable", "An operator was shut out and signed out everywhere.", 3),

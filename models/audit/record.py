@@ -68,17 +68,18 @@ def _json(value: Any) -> str | None:
     return None if value is None else orjson.dumps(value).decode()
 
 
-async def record(connection: Connection, events: Sequence[Event]) -> None:
-    """Insert ``events`` on ``connection``; the caller's transaction decides whether they come to be.
+async def record(connection: Connection, events: Sequence[Event]) -> list[UUID]:
+    """Insert ``events`` and return their ids; the caller's transaction decides whether they come to be.
 
     Raises:
         KeyError: an action that `models.audit.actions` does not know.
     """
+    ids = [new_id() for _ in events]
     if not events:
-        return
+        return ids
     await connection.execute(
         _RECORD,
-        [new_id() for _ in events],
+        ids,
         [e.tenant_id for e in events],
         [e.action for e in events],
         [e.phase for e in events],
@@ -96,6 +97,7 @@ async def record(connection: Connection, events: Sequence[Event]) -> None:
     )
     for event in events:
         metrics.AUDIT_EVENTS.add(1, event.action, _OUTCOMES[event.phase])
+    return ids
 
 
 async def make_partitions(connection: Connection, months_ahead: int = 3) -> int:

@@ -10,9 +10,23 @@ from aiohttp import web
 
 from api import health, invitations
 from api.admin import routes as admin
+from api.audit import routes as audit
 from api.auth import TokenCache
 from api.denials import Denials
-from api.keys import DENIALS, DRAINING, INTAKE, LATER, PAGES_POOL, POOL, REQUESTS, RING, SETTINGS, TOKENS, WRITER
+from api.keys import (
+    AUDIT_POOL,
+    DENIALS,
+    DRAINING,
+    INTAKE,
+    LATER,
+    PAGES_POOL,
+    POOL,
+    REQUESTS,
+    RING,
+    SETTINGS,
+    TOKENS,
+    WRITER,
+)
 from api.ops import routes as ops
 from api.pages import live
 from api.pages import routes as pages
@@ -33,6 +47,7 @@ if TYPE_CHECKING:
 _LARGEST_FORM = 64 * 1024  # bytes
 # A dashboard can never starve SCIM: it has these connections, each for this long, and no other.
 _PAGES_CONNECTIONS = 3
+_AUDIT_CONNECTIONS = 2
 _PAGES_STATEMENT_SECONDS = 2
 
 
@@ -54,6 +69,7 @@ class Faces:
         await self.public[TOKENS].close()
         await self.public[RING].close()
         await self.internal[PAGES_POOL].close()
+        await self.public[AUDIT_POOL].close()
         await self.public[POOL].close()
 
 
@@ -83,6 +99,10 @@ async def make_apps(settings: Settings) -> Faces:
         public[LATER],
         public[REQUESTS],
     )
+    searches = await open_pool(settings, name="audit", size=_AUDIT_CONNECTIONS)
+    for app in (public, internal):
+        app[AUDIT_POOL], app[TOKENS], app[DENIALS] = searches, public[TOKENS], public[DENIALS]
+        audit.add_routes(app)
     add_routes(public, front)
     internal[PAGES_POOL] = await open_pool(
         settings, name="pages", size=_PAGES_CONNECTIONS, statement_seconds=_PAGES_STATEMENT_SECONDS

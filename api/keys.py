@@ -23,6 +23,8 @@ SETTINGS = web.AppKey("settings", Settings)
 POOL = web.AppKey("pool", asyncpg.Pool)
 PAGES_POOL: web.AppKey[asyncpg.Pool] = web.AppKey("pages_pool")
 """Few connections with a short statement timeout: pages never take one that SCIM needs."""
+AUDIT_POOL: web.AppKey[asyncpg.Pool] = web.AppKey("audit_pool")
+"""The same for the audit API: its searches hold up neither SCIM nor pages."""
 INTAKE: web.AppKey[Intake] = web.AppKey("intake")
 WRITER: web.AppKey[UserWriter] = web.AppKey("writer")
 TOKENS: web.AppKey[TokenCache] = web.AppKey("tokens")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from api import health, invitations
+from api import health, invitations, metrics, probes
 from api.admin import routes as admin
 from api.audit import routes as audit
 from api.auth import TokenCache
@@ -17,6 +17,7 @@ from api.keys import (
     AUDIT_POOL,
     DENIALS,
     DRAINING,
+    GAUGES,
     INTAKE,
     LATER,
     PAGES_POOL,
@@ -27,6 +28,7 @@ from api.keys import (
     TOKENS,
     WRITER,
 )
+from api.metrics import count_page, count_request, counted
 from api.ops import routes as ops
 from api.pages import live
 from api.pages import routes as pages
@@ -39,6 +41,7 @@ from api.scim.dispatch import add_routes
 from api.scim.front import Front
 from models.db import open_pool
 from models.directory.write import UserWriter
+from models.gauges import Gauges
 from models.intake import Intake
 
 if TYPE_CHECKING:
@@ -68,6 +71,7 @@ class Faces:
         await self.public[REQUESTS].close()
         await self.public[TOKENS].close()
         await self.public[RING].close()
+        await self.internal[GAUGES].close()
         await self.internal[PAGES_POOL].close()
         await self.public[AUDIT_POOL].close()
         await self.public[POOL].close()
@@ -79,7 +83,7 @@ async def make_apps(settings: Settings) -> Faces:
     ring = Ring(settings)
     draining = asyncio.Event()
     public = web.Application(client_max_size=settings.max_body_bytes)
-    internal = web.Application(client_max_size=_LARGEST_FORM, middlewares=[frame])
+    internal = web.Application(client_max_size=_LARGEST_FORM, middlewares=[count_page, frame])
     for app in (public, internal):
         app[SETTINGS], app[POOL], app[RING], app[DRAINING] = settings, pool, ring, draining
     public[INTAKE] = Intake(pool, settings, ring.ring)
@@ -87,7 +91,7 @@ async def make_apps(settings: Settings) -> Faces:
     public[TOKENS] = TokenCache(pool, settings)
     public[DENIALS] = Denials(pool)
     public[LATER] = Deferrals(pool, settings)
-    public.router.add_routes(invitations.routes())
+    public.router.add_routes(counted(invitations.routes()))
     public[REQUESTS] = RequestLog(pool)
     front = Front.make(
         settings,
@@ -102,13 +106,16 @@ async def make_apps(settings: Settings) -> Faces:
     searches = await open_pool(settings, name="audit", size=_AUDIT_CONNECTIONS)
     for app in (public, internal):
         app[AUDIT_POOL], app[TOKENS], app[DENIALS] = searches, public[TOKENS], public[DENIALS]
-        audit.add_routes(app)
+    audit.add_routes(public, count=count_request)
+    audit.add_routes(internal)  # whose every request is counted
     add_routes(public, front)
     internal[PAGES_POOL] = await open_pool(
         settings, name="pages", size=_PAGES_CONNECTIONS, statement_seconds=_PAGES_STATEMENT_SECONDS
     )
     internal.on_response_prepare.append(secure)
     live.set_up(internal)
-    for part in (health, pages, ops, admin):
+    probes.set_up(internal)
+    internal[GAUGES] = Gauges(settings, ring.info)
+    for part in (health, metrics, pages, ops, admin):
         internal.router.add_routes(part.routes())
     return Faces(public, internal, draining)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from models import metrics
 from models.audit.record import Actor
 from models.db import is_unavailable
 from models.directory.schemas import compile_schemas
@@ -61,6 +62,11 @@ class RefusedError(UnauthenticatedError):
         """A short hash of what was presented: tells one stale token from many guesses."""
 
 
+def _refuse(reason: str, *, tenant_id: UUID | None = None, hint: str | None = None) -> RefusedError:
+    metrics.AUTH_FAILURES.add(1, reason)
+    return RefusedError(reason, tenant_id=tenant_id, hint=hint)
+
+
 class TokenCache:
     """The tokens that this process has seen lately; a revoked one ends within `token_cache_seconds`."""
 
@@ -109,11 +115,11 @@ class TokenCache:
             return verified[1]
         scheme, _, text = (header or "").partition(" ")
         if scheme.lower() != "bearer" or not text.strip():
-            raise RefusedError("missing")
+            raise _refuse("missing")
         text = text.strip()
         parts = split_token(text)
         if parts is None:
-            raise RefusedError("malformed", hint=hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12])
+            raise _refuse("malformed", hint=hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12])
         token_id, secret = parts
         try:
             trusted_until, token = await self._find(token_id)
@@ -124,10 +130,11 @@ class TokenCache:
         now = datetime.now(UTC)
         reason = refusal(token, secret, scope, now)
         if reason == "scope":
+            metrics.AUTH_FAILURES.add(1, reason)
             raise ForbiddenError(f"This token does not have the scope {scope}.")
         if reason is not None or token is None:
             known = token is not None and reason != "unknown"
-            raise RefusedError(
+            raise _refuse(
                 reason or "unknown",
                 tenant_id=token.tenant_id if known and token else None,
                 hint=hashlib.sha256(text.encode()).hexdigest()[:12],

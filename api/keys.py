@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from api.request_log import RequestLog
     from api.ring import Ring
     from api.scim.asynchronous import Deferrals
+    from models.gauges import Gauges
     from models.directory.write import UserWriter
     from models.intake import Intake
 
@@ -32,5 +33,6 @@ DENIALS: web.AppKey[Denials] = web.AppKey("denials")
 REQUESTS: web.AppKey[RequestLog] = web.AppKey("requests")
 LATER: web.AppKey[Deferrals] = web.AppKey("later")
 RING: web.AppKey[Ring] = web.AppKey("ring")
+GAUGES: web.AppKey[Gauges] = web.AppKey("gauges")
 DRAINING = web.AppKey("draining", asyncio.Event)
 """Set when the process is about to stop: it is no longer ready, but answers what still comes."""

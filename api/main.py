@@ -14,9 +14,10 @@ from aiohttp import web
 from uuid_utils.compat import uuid7
 
 from api.app import make_apps
-from api.keys import POOL
+from api.keys import PAGES_POOL, POOL, RING
 from models.heartbeat import Heartbeat, identify
 from models.log import set_up_logging
+from models.vitals import Vitals
 
 if TYPE_CHECKING:
     from models.settings import Settings
@@ -60,8 +61,18 @@ async def serve(settings: Settings, *, share_ports: bool = False, drain_seconds:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     faces = await make_apps(settings)
+    vitals = Vitals(
+        settings,
+        "api",
+        pools={"api": faces.public[POOL], "pages": faces.internal[PAGES_POOL]},
+        doorbell=faces.public[RING].doorbell,
+        ping=faces.public[RING].ping,
+    )
     heartbeat = Heartbeat(faces.public[POOL], identify(uuid7(), "api"), file=settings.beat_file)
-    beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
+    signs = [
+        asyncio.create_task(heartbeat.run(), name="heartbeat"),
+        asyncio.create_task(vitals.run(), name="vitals"),
+    ]
     runners = []
     try:
         for app, host, port in (
@@ -90,10 +101,12 @@ async def serve(settings: Settings, *, share_ports: bool = False, drain_seconds:
     finally:
         for runner in runners:
             await runner.cleanup()
-        beating.cancel()
-        await asyncio.gather(beating, return_exceptions=True)
+        for sign in signs:
+            sign.cancel()
+        await asyncio.gather(*signs, return_exceptions=True)
         await heartbeat.stop()
         await faces.close()
+        vitals.close()
     _log.info("Stopped", action="api.stopped")
 
 

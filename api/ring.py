@@ -12,6 +12,7 @@ from models.doorbell import Doorbell
 from models.jobs import RUN_JOBS, redis_queue
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from uuid import UUID
 
     from models.settings import Settings
@@ -29,14 +30,14 @@ class Ring:
             job_deserializer=orjson.loads,
             expires_extra_ms=7 * 24 * 3600 * 1000,
         )
-        self._doorbell = Doorbell(self._press)
+        self.doorbell = Doorbell(self._press)
 
     async def _press(self, queue: str, job_ids: list[UUID]) -> None:
         await self._redis.enqueue_job(RUN_JOBS, [str(job_id) for job_id in job_ids], _queue_name=redis_queue(queue))
 
     def ring(self, queue: str, job_ids: list[UUID]) -> None:
         """Ring for jobs of a queue; returns at once and never raises."""
-        self._doorbell.ring(queue, job_ids)
+        self.doorbell.ring(queue, job_ids)
 
     async def ping(self) -> bool:
         """Tell whether Redis answers."""
@@ -45,7 +46,12 @@ class Ring:
         except Exception:  # noqa: BLE001  however it fails, Redis does not answer
             return False
 
+    async def info(self) -> Mapping[str, object]:
+        """Return what Redis says of itself; raises however it fails."""
+        found: Mapping[str, object] = await self._redis.info()
+        return found
+
     async def close(self) -> None:
         """Let the last ring arrive and hang up."""
-        await self._doorbell.close()
+        await self.doorbell.close()
         await self._redis.aclose(close_connection_pool=True)

@@ -40,7 +40,7 @@ Key = tuple[str, tuple[str, ...]]
 """A metric's name and the values of its labels."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Metric:
     """One family of numbers."""
 

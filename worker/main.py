@@ -17,10 +17,12 @@ from models.doorbell import Doorbell
 from models.heartbeat import Heartbeat, identify
 from models.jobs import EMAIL, KINDS
 from models.log import set_up_logging
+from models.vitals import Vitals
 from worker.bulk import carry_out_forever
 from worker.context import Context
 from worker.duty import Duty
 from worker.handlers import HANDLERS
+from worker.listener import Listener
 from worker.runner import Runner
 from worker.schedules import Scheduler
 from worker.settings import make_redis, press
@@ -69,6 +71,15 @@ async def work(settings: Settings, queues: tuple[str, ...]) -> None:
     context = Context(settings, pool, smtp, doorbell.ring)
     runners.update({queue: _make_runner(context, queue) for queue in queues})
     duty = Duty(settings, runners)
+    vitals = Vitals(
+        settings,
+        "worker",
+        pools={"worker": pool},
+        doorbell=doorbell,
+        ping=redis.ping,
+        slots=lambda: [(queue, runner.lanes, runner.busy) for queue, runner in runners.items()],
+    )
+    listener = Listener(settings, vitals)
     heartbeat = Heartbeat(
         pool,
         identify(context.process_id, "worker", queues=queues, slots=sum(runner.lanes for runner in runners.values())),
@@ -83,6 +94,7 @@ async def work(settings: Settings, queues: tuple[str, ...]) -> None:
             serving = [group.create_task(runner.serve(), name=f"runner {queue}") for queue, runner in runners.items()]
             others = [group.create_task(duty.listen(queue), name=f"arq {queue}") for queue in runners]
             others.append(group.create_task(heartbeat.run(), name="heartbeat"))
+            others.append(group.create_task(vitals.run(), name="vitals"))
             others.append(group.create_task(Scheduler(context).keep(), name="schedules"))
             others.append(group.create_task(carry_out_forever(context), name="bulk operations"))
             others.append(group.create_task(sweep_forever(context, HANDLERS, queues), name="sweeper"))
@@ -103,6 +115,8 @@ async def work(settings: Settings, queues: tuple[str, ...]) -> None:
         await smtp.close()
         await context.pool.close()
         await redis.aclose(close_connection_pool=True)
+        listener.close()
+        vitals.close()
     _log.info("Stopped", action="worker.stopped")
 
 

@@ -36,6 +36,8 @@ class Call:
     """The correlation id of the bulk request that this is an operation of, and its place in it."""
     again: bool = False
     """Whether an earlier attempt may have carried it out already."""
+    scim_type: str | None = None
+    """Of the error that it was answered with."""
     refused: HttpError | None = None
     """Why it is not even begun."""
     _principal: Principal | None = None

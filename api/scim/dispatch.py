@@ -15,6 +15,7 @@ import structlog
 from aiohttp import HttpVersion11, web
 
 from api.auth import RefusedError, authorization
+from api.metrics import count_request
 from api.scim import asynchronous, bulk, discovery, groups, me, search, users
 from api.scim.call import Call
 from api.scim.responses import error_answer
@@ -203,7 +204,12 @@ async def _handle(call: Call, tail: str) -> web.Response:
 
 async def answer_call(front: Front, request: web.Request, tail: str) -> web.Response:
     """Answer any request below /scim/v2; ``tail`` is the path after that."""
-    return await _answer(Call(front, request, new_id(), route="(unknown)"), tail)
+    began = time.perf_counter()
+    call = Call(front, request, new_id(), route="(unknown)")
+    response = await _answer(call, tail)
+    route = f"/scim/v2{call.route}" if call.route[0] == "/" else call.route
+    count_request(route, request.method, response.status, call.scim_type, time.perf_counter() - began)
+    return response
 
 
 async def _answer(call: Call, tail: str) -> web.Response:
@@ -222,7 +228,7 @@ async def _answer(call: Call, tail: str) -> web.Response:
             answerable = _FaultError()
         elif isinstance(answerable, ClientError):
             _deny(call, answerable)
-        scim_type = answerable.scim_type
+        scim_type = call.scim_type = answerable.scim_type
         allow = {"Allow": answerable.allow} if isinstance(answerable, _NotAllowedError) else None
         response = error_answer(answerable, allow)
     response.headers[CORRELATION_HEADER] = correlation

@@ -1,0 +1,232 @@
+"""What `/metrics` says of the ledger, the workers, the tokens, the audit log and Redis.
+
+It is read from the servers at most every few seconds, over a connection of its own that nobody else waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from models import metrics
+from models.db import open_pool
+from models.jobs import KINDS, QUEUES
+from models.processes import SILENT_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    import asyncpg
+
+    from models.counts import Key
+    from models.db import Connection
+    from models.settings import Settings
+
+_FRESH_SECONDS = 5.0
+_PATIENCE_SECONDS = 0.03
+_STALE_SECONDS = 60.0
+_STATEMENT_SECONDS = 2
+_EXPIRY_DAYS = (1, 3, 14)
+
+_log = structlog.get_logger("metrics")
+
+# One row for each number: the metric, up to two labels, the number. The retries and what is due later are few or
+# none, so what is read of many rows is only that they are there.
+_LEDGER = """
+WITH waiting AS (
+    SELECT queue, count(*) FILTER (WHERE state = 'staged' AND run_at <= now()) AS staged,
+           count(*) FILTER (WHERE state = 'staged' AND run_at > now()) AS scheduled,
+           count(*) FILTER (WHERE state = 'retry') AS retry,
+           extract(epoch FROM now() - min(run_at) FILTER (WHERE state = 'staged'))::float AS staged_age,
+           extract(epoch FROM now() - min(staged_at) FILTER (WHERE state = 'retry'))::float AS retry_age
+      FROM job WHERE state IN ('staged', 'retry') GROUP BY queue
+),
+running AS (
+    SELECT queue, count(*) AS running, extract(epoch FROM now() - min(started_at))::float AS running_age
+      FROM job WHERE state = 'running' GROUP BY queue
+)
+SELECT 'jobs' AS what, queue AS label, state AS other, number
+  FROM waiting, LATERAL (VALUES ('staged', staged), ('scheduled', scheduled), ('retry', retry)) AS v (state, number)
+UNION ALL
+SELECT 'age', queue, state, greatest(number, 0)
+  FROM waiting, LATERAL (VALUES ('staged', staged_age), ('retry', retry_age)) AS v (state, number)
+UNION ALL SELECT 'jobs', queue, 'running', running FROM running
+UNION ALL SELECT 'age', queue, 'running', running_age FROM running
+UNION ALL SELECT 'dead', kind, NULL, count(*) FROM job WHERE state = 'dead' GROUP BY kind
+UNION ALL
+SELECT 'paused', kind, NULL, 1 FROM job_pause WHERE tenant_id IS NULL AND (expires_at IS NULL OR expires_at > now())
+UNION ALL
+SELECT 'workers', queue, NULL, count(*) FILTER (WHERE beat_at > now() - make_interval(secs => $1))
+  FROM process CROSS JOIN unnest(queues) AS queue WHERE role = 'worker' AND stopped_at IS NULL GROUP BY queue
+UNION ALL
+SELECT 'beat', queue, NULL, extract(epoch FROM now() - max(beat_at))::float
+  FROM process CROSS JOIN unnest(queues) AS queue WHERE role = 'worker' GROUP BY queue
+UNION ALL
+SELECT 'expiring', days::text, NULL, (
+           SELECT count(*) FROM (
+               SELECT max(expires_at) AS last FROM token
+                WHERE revoked_at IS NULL AND 'scim' = ANY (scopes) GROUP BY tenant_id
+           ) AS tenant_token WHERE last BETWEEN now() AND now() + make_interval(days => days))
+  FROM unnest($2::int[]) AS days
+"""
+
+# Two index probes a tenant that waits.
+_TENANTS = """
+WITH RECURSIVE waiting (queue, tenant_id) AS (
+    (SELECT queue, tenant_id FROM job WHERE state IN ('staged', 'retry') ORDER BY queue, tenant_id LIMIT 1)
+    UNION ALL
+    SELECT following.* FROM waiting CROSS JOIN LATERAL (
+        SELECT queue, tenant_id FROM job
+         WHERE state IN ('staged', 'retry') AND (queue, tenant_id) > (waiting.queue, waiting.tenant_id)
+         ORDER BY queue, tenant_id LIMIT 1) AS following
+)
+SELECT waiting.queue, tenant.name AS tenant, extract(epoch FROM now() - oldest.run_at)::float AS age
+  FROM waiting JOIN tenant ON tenant.id = tenant_id
+ CROSS JOIN LATERAL (SELECT run_at FROM job
+                      WHERE queue = waiting.queue AND tenant_id = waiting.tenant_id AND state IN ('staged', 'retry')
+                      ORDER BY run_at LIMIT 1) AS oldest
+ WHERE oldest.run_at <= now() ORDER BY age DESC LIMIT $1
+"""
+
+# The seals reach up to a transaction; the index over transactions finds what came after it.
+_UNSEALED = """
+SELECT extract(epoch FROM now() - min(occurred_at))::float FROM (
+    SELECT occurred_at FROM audit_event
+     WHERE (xid::text::bigint) > (SELECT max(to_xid) FROM audit_seal) LIMIT 1000) AS unsealed
+"""
+
+# A destination lags if events came after the last one that it was sent, by as much as that is old.
+_STREAMS = """
+SELECT kind, max(extract(epoch FROM now() - coalesce(last_event_at, created_at))::float) AS lag
+  FROM audit_stream WHERE state = 'active' AND failures > 0 GROUP BY kind
+"""
+
+
+class Gauges:
+    """Reads the gauges of the whole installation for one api process."""
+
+    def __init__(self, settings: Settings, redis_info: Callable[[], Awaitable[Mapping[str, object]]]) -> None:
+        """Take the settings and what asks Redis for its INFO."""
+        self._settings = settings
+        self._redis_info = redis_info
+        self._pool: asyncpg.Pool | None = None
+        self._known: dict[Key, list[float]] = {}
+        self._read_at = -math.inf
+        self._reading: asyncio.Task[None] | None = None
+
+    async def read(self) -> dict[Key, list[float]]:
+        """Return the gauges; those of a moment ago if the store does not answer at once, and none if it is away."""
+        now = time.monotonic()
+        if now - self._read_at > _FRESH_SECONDS:
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._read(), name="gauges")
+            # Whoever scrapes gets what is known rather than wait for a busy store.
+            patience = _PATIENCE_SECONDS if now - self._read_at < _STALE_SECONDS else _STATEMENT_SECONDS + 1.0
+            done, _ = await asyncio.wait([self._reading], timeout=patience)
+            for reading in done:
+                reading.result()
+        return self._known
+
+    async def _read(self) -> None:
+        redis, store = await asyncio.gather(self._redis(), self._store())
+        self._known = {**redis, **store}
+        self._read_at = time.monotonic()
+
+    async def _store(self) -> dict[Key, list[float]]:
+        try:
+            if self._pool is None:
+                self._pool = await open_pool(
+                    self._settings, name="metrics", size=1, statement_seconds=_STATEMENT_SECONDS
+                )
+            async with asyncio.timeout(_STATEMENT_SECONDS), self._pool.acquire() as connection:
+                async with connection.transaction(readonly=True):
+                    # All that waits is read: in the order of the heap that takes a quarter of the time.
+                    await connection.execute("SET LOCAL enable_indexscan = off; SET LOCAL enable_seqscan = off")
+                    found = await _ledger(connection)
+                    found |= await _audit(connection)
+                if self._settings.metrics_tenants:
+                    for row in await connection.fetch(_TENANTS, self._settings.metrics_tenants):
+                        found[metrics.TENANT_OLDEST.name, (row["queue"], row["tenant"])] = [row["age"]]
+        except Exception as error:  # noqa: BLE001  however it fails: what the processes count is shown all the same
+            _log.warning("The gauges could not be read", action="metrics.unread", error=type(error).__name__)
+            return {(metrics.DATABASE_UP.name, ()): [0.0]}
+        return {**found, (metrics.DATABASE_UP.name, ()): [1.0]}
+
+    async def _redis(self) -> dict[Key, list[float]]:
+        try:
+            async with asyncio.timeout(_STATEMENT_SECONDS):
+                info = await self._redis_info()
+        except Exception:  # noqa: BLE001  however it fails, Redis does not answer
+            return {(metrics.REDIS_UP.name, ()): [0.0]}
+        policy = info.get("maxmemory_policy")
+        numbers = {
+            metrics.REDIS_UP: 1.0,
+            metrics.REDIS_EVICTED: float(str(info.get("evicted_keys", 0))),
+            metrics.REDIS_COMMANDS: float(str(info.get("total_commands_processed", 0))),
+            metrics.REDIS_MEMORY: float(str(info.get("used_memory", 0))),
+            metrics.REDIS_NOEVICTION: float(policy == "noeviction"),
+        }
+        return {(metric.name, ()): [number] for metric, number in numbers.items()}
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+        if self._pool is not None:
+            await self._pool.close()
+
+
+def _nothing() -> dict[Key, list[float]]:
+    """Return what an empty ledger says."""
+    found: dict[Key, list[float]] = {}
+    for queue in QUEUES:
+        found[metrics.QUEUE_PAUSED.name, (queue,)] = [0.0]
+        found[metrics.WORKERS.name, (queue,)] = [0.0]
+        found[metrics.WORKER_LAST_BEAT.name, (queue,)] = [math.inf]
+        for state in ("staged", "retry", "running"):
+            found[metrics.QUEUE_JOBS.name, (queue, state)] = [0.0]
+            found[metrics.QUEUE_OLDEST.name, (queue, state)] = [0.0]
+        found[metrics.QUEUE_JOBS.name, (queue, "scheduled")] = [0.0]
+    for kind in KINDS.values():
+        found[metrics.DEAD_JOBS.name, (kind.queue, kind.name)] = [0.0]
+    return found
+
+
+async def _ledger(connection: Connection) -> dict[Key, list[float]]:
+    found = _nothing()
+    for row in await connection.fetch(_LEDGER, SILENT_SECONDS, list(_EXPIRY_DAYS)):
+        what, label, other, number = row
+        if what == "paused":  # a pause of all kinds names none
+            paused = {kind.queue for kind in KINDS.values() if label in (None, kind.name)}
+            found |= {(metrics.QUEUE_PAUSED.name, (queue,)): [1.0] for queue in paused}
+        elif what == "dead":
+            queue = KINDS[label].queue if label in KINDS else "unknown"
+            found[metrics.DEAD_JOBS.name, (queue, label)] = [number]
+        elif number is not None:
+            metric = _METRICS[what]
+            found[metric.name, (label, other)[: len(metric.labels)]] = [number]
+    return found
+
+
+_METRICS = {
+    "jobs": metrics.QUEUE_JOBS,
+    "age": metrics.QUEUE_OLDEST,
+    "workers": metrics.WORKERS,
+    "beat": metrics.WORKER_LAST_BEAT,
+    "expiring": metrics.TOKENS_EXPIRING,
+}
+
+
+async def _audit(connection: Connection) -> dict[Key, list[float]]:
+    age = await connection.fetchval(_UNSEALED)
+    found: dict[Key, list[float]] = {(metrics.AUDIT_UNSEALED.name, ("log",)): [max(age or 0.0, 0.0)]}
+    for kind in ("https", "syslog", "s3"):
+        found[metrics.AUDIT_STREAM_LAG.name, (kind,)] = [0.0]
+    for row in await connection.fetch(_STREAMS):
+        found[metrics.AUDIT_STREAM_LAG.name, (row["kind"],)] = [row["lag"]]
+    return found

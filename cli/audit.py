@@ -13,6 +13,7 @@ import orjson
 import typer
 from typer.core import TyperGroup
 
+from cli.audit_proof import mount
 from cli.show import Json, cell, duration, print_json, print_table
 from cli.store import with_store
 from models import tenants
@@ -261,3 +262,6 @@ def _value(change: dict[str, Any], side: str) -> str | None:
         return None
     value = change[side]
     return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+mount(app)

@@ -39,7 +39,11 @@ class Entry:
 
 _ENTRIES = (
     Entry(SWEEP, None, "Frees jobs whose worker is gone and rings for what is due (every USHER_SWEEP_SECONDS)."),
+    Entry("audit.anchor", 3600, "Appends each stream's last seal to USHER_AUDIT_ANCHOR_FILE."),
     Entry("audit.partitions", 3600, "Makes the audit log's monthly partitions ahead."),
+    Entry("audit.retention", 86_400, "Removes audit events whose time is over, and leaves tombstones."),
+    Entry("audit.seal", 60, "Seals the audit events that came since the last time."),
+    Entry("audit.verify", 86_400, "Verifies the whole audit log."),
     Entry("invitation.expiry", 600, "Sets invitations whose time is over to expired."),
     Entry("request.deferred", 3600, "Forgets the outcomes of requests that were carried out later."),
     Entry("request.log", 600, "Deletes logged requests that are too old or too many, and captured bodies."),

@@ -46,6 +46,14 @@ def keep_secret(path: Path, size: int = 32) -> str:
     return kept
 
 
+def keep_audit_key(path: Path) -> None:
+    """Make the key that seals the audit log, the first time."""
+    if not path.exists():
+        from models.audit.keys import write_key  # noqa: PLC0415  a later start is sooner without it
+
+        write_key(path)
+
+
 def is_free(port: int, host: str = LOOPBACK) -> bool:
     """Tell whether a server could listen on the TCP port right now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -10,6 +10,7 @@ from models.tables.job import Job
 from models.tables.operation import BulkOperation, JobAttempt, JobPause
 from models.tables.operator import Operator, OperatorSession, SignInFailure, SignInLink
 from models.tables.process import JobMinute, Process, Schedule
+from models.tables.saved_view import SavedView
 from models.tables.tenant import Tenant, Token
 from models.tables.traffic import RequestLog, RequestMinute, Suppression
 from models.tables.user import Identifier, User
@@ -37,6 +38,7 @@ __all__ = [
     "Process",
     "RequestLog",
     "RequestMinute",
+    "SavedView",
     "Schedule",
     "SignInFailure",
     "SignInLink",

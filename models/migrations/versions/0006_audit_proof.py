@@ -128,7 +128,18 @@ _LEAVING = [
     """,
 ]
 
-_QUERIES: list[str] = []  # tables of the query pages
+_QUERIES = [
+    """
+    CREATE TABLE saved_view (
+        id uuid PRIMARY KEY,
+        operator_id uuid NOT NULL REFERENCES operator (id) ON DELETE CASCADE,
+        name text NOT NULL,
+        query text NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT saved_view_name UNIQUE (operator_id, name)
+    )
+    """,
+]
 
 # Only what these functions do may change or remove an event, and only for an audit event of the same transaction.
 _INSERT_ONLY = """
@@ -247,6 +258,7 @@ def upgrade() -> None:
         op.execute(f"GRANT SELECT, INSERT ON {table} TO usher_app")
     op.execute(f"GRANT SELECT, INSERT, UPDATE ON {', '.join(_KEPT)} TO usher_app")
     op.execute("GRANT DELETE ON audit_stream TO usher_app")
+    op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON saved_view TO usher_app")
     op.execute("GRANT SELECT ON audit_hold TO usher_maintenance")
     for function in _FUNCTIONS:
         op.execute(f"ALTER FUNCTION {function} OWNER TO usher_maintenance")
@@ -257,7 +269,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute(f"DROP FUNCTION {', '.join(_FUNCTIONS)}")
-    op.execute(f"DROP TABLE {', '.join((*_FIRM, *_KEPT))}")
+    op.execute(f"DROP TABLE {', '.join((*_FIRM, *_KEPT))}, saved_view")
     op.execute("ALTER TABLE audit_event DROP COLUMN salt, DROP COLUMN personal_hash, DROP COLUMN erasure_id")
     op.execute("DROP INDEX audit_event_xid")
     op.execute("ALTER TABLE tenant DROP COLUMN audit_days")

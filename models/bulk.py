@@ -95,6 +95,7 @@ async def start(
     actor: Actor,
     reason: str | None = None,
     delay_seconds: float = 0.0,
+    at_most: int | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Ask for an operation; a worker begins within seconds.
 
@@ -106,6 +107,7 @@ async def start(
         actor: who asks.
         reason: why; `discard` needs one.
         delay_seconds: of a retry, how long until the jobs are due.
+        at_most: how many jobs the person has agreed to, when no number was typed.
 
     Returns:
         The operation, and whether this call asked for it.
@@ -126,6 +128,8 @@ async def start(
         expected = await count(connection, query)
         if not expected:
             raise UsageError("No job that this could be done to matches any more; nothing was changed.")
+        if at_most is not None and expected > at_most:
+            raise UsageError(f"There are {expected:,} jobs by now. Look at the preview again, and confirm that number.")
         row = await connection.fetchrow(
             _START,
             operation_id,

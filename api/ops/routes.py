@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from api.ops import bulk, dead, job, jobs, queues
+
 if TYPE_CHECKING:
     from types import ModuleType
 
     from aiohttp import web
 
-_PAGES: tuple[ModuleType, ...] = ()
+_PAGES: tuple[ModuleType, ...] = (jobs, job, dead, bulk, queues)
 
 
 def routes() -> list[web.AbstractRouteDef]:

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,11 +40,17 @@ def api(
     if 0 in (settings.port, settings.admin_port):
         raise UsageError("Several processes share their ports, so USHER_PORT and USHER_ADMIN_PORT cannot be 0.")
     command = [sys.executable, "-m", "cli.main", "api", "--share-ports", "--drain-seconds", str(drain_seconds)]
-    sys.exit(_run_together(command, processes))
+    if settings.metrics_dir is not None:
+        sys.exit(_run_together(command, processes, settings.metrics_dir))
+    # Any of them may be the one that is asked for /metrics.
+    with tempfile.TemporaryDirectory(prefix="usher-metrics-") as folder:
+        status = _run_together(command, processes, Path(folder))
+    sys.exit(status)
 
 
-def _run_together(command: list[str], count: int) -> int:
+def _run_together(command: list[str], count: int, metrics_dir: Path) -> int:
     """Run ``count`` copies of a command; when one ends or a signal comes, stop all; return the worst status."""
+    environment = {**os.environ, "USHER_METRICS_DIR": str(metrics_dir)}
     children: list[subprocess.Popen[bytes]] = []
     stopping = False
 
@@ -56,7 +64,7 @@ def _run_together(command: list[str], count: int) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     while len(children) < count and not stopping:
-        children.append(subprocess.Popen(command))  # noqa: S603  our own command
+        children.append(subprocess.Popen(command, env=environment))  # noqa: S603  our own command
     if stopping:
         stop()  # also the one that was being started when the signal came
     status = 0

@@ -46,6 +46,10 @@ class Ring:
         except Exception:  # noqa: BLE001  however it fails, Redis does not answer
             return False
 
+    async def waiting(self, queue: str) -> int:
+        """Return how many rings for a queue nobody has answered yet; raises however it fails."""
+        return int(await self._redis.zcard(redis_queue(queue)))
+
     async def info(self) -> Mapping[str, object]:
         """Return what Redis says of itself; raises however it fails."""
         found: Mapping[str, object] = await self._redis.info()

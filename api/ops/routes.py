@@ -4,14 +4,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from api.ops import bulk, dead, job, jobs, queues
+from api.ops import (
+    bulk,
+    cycle,
+    dead,
+    emails,
+    job,
+    jobs,
+    overview,
+    queues,
+    requests,
+    schedules,
+    suppressed,
+    tenants,
+    workers,
+)
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from aiohttp import web
 
-_PAGES: tuple[ModuleType, ...] = (jobs, job, dead, bulk, queues)
+_PAGES: tuple[ModuleType, ...] = (
+    overview,
+    jobs,
+    job,
+    dead,
+    bulk,
+    queues,
+    workers,
+    schedules,
+    cycle,
+    suppressed,
+    emails,
+    requests,
+    tenants,
+)
 
 
 def routes() -> list[web.AbstractRouteDef]:

@@ -1,0 +1,141 @@
+"""What the Overview page shows of the ledger, in few statements that cost the same however much is done already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from models.jobs import EMAIL, KINDS, PROVISION, QUEUES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from uuid import UUID
+
+    from models.db import Connection
+    from models.processes import Process
+
+TARGET_SECONDS: dict[str, float] = {PROVISION: 60.0, EMAIL: 300.0}
+"""How old the oldest job that is due may become before a queue counts as late."""
+COUNTED = 10_001
+"""Most jobs of one tenant that are counted."""
+_MOST_TENANTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How a kind of job stands."""
+
+    kind: str
+    queue: str
+    waiting: int = 0
+    """Staged, also those that are to wait on purpose."""
+    running: int = 0
+    retry: int = 0
+    dead: int = 0
+    oldest_seconds: float | None = None
+    """For how long the job that has waited longest has been due; None if none is."""
+
+    @property
+    def late(self) -> bool:
+        """Whether the oldest is past the target."""
+        return (self.oldest_seconds or 0.0) > self.target_seconds
+
+    @property
+    def target_seconds(self) -> float:
+        """How old the oldest may become."""
+        return TARGET_SECONDS.get(self.queue, 60.0)
+
+
+# In two halves, because each has a partial index of its own, without what is done. Filters are twice as fast here as
+# grouping by state, and creates, which are most, are not grouped at all.
+_COUNTS = """
+count(*) FILTER (WHERE state = 'staged') AS waiting, count(*) FILTER (WHERE state = 'running') AS running,
+count(*) FILTER (WHERE state = 'retry') AS retry, count(*) FILTER (WHERE state = 'dead') AS dead,
+extract(epoch FROM now() - min(run_at) FILTER (WHERE state IN ('staged', 'retry')))::float AS oldest_seconds
+"""
+_OPEN = "state IN ('staged', 'running', 'retry', 'dead')"
+_BACKLOG = f"""
+SELECT 'user.create' AS kind, '{PROVISION}' AS queue, {_COUNTS} FROM job WHERE kind = 'user.create' AND {_OPEN}
+UNION ALL
+SELECT kind, min(queue), {_COUNTS} FROM job WHERE kind <> 'user.create' AND {_OPEN} GROUP BY kind
+"""  # noqa: S608  constants only
+
+
+async def backlog(connection: Connection) -> list[Backlog]:
+    """Return how every kind stands, in the order of `models.jobs.KINDS`; unknown ones, which nobody does, follow."""
+    rows = {row["kind"]: row for row in await connection.fetch(_BACKLOG)}
+    found = []
+    for kind in dict.fromkeys([*KINDS, *rows]):
+        row = rows.get(kind)
+        if row is None:
+            found.append(Backlog(kind, KINDS[kind].queue))
+            continue
+        counts = {state: row[state] for state in ("waiting", "running", "retry", "dead")}
+        oldest = row["oldest_seconds"]  # below zero if what waits longest is not due yet
+        found.append(Backlog(kind, row["queue"], oldest_seconds=oldest if oldest and oldest >= 0 else None, **counts))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What of a queue is one tenant's."""
+
+    tenant_id: UUID
+    tenant: str
+    queue: str
+    oldest_seconds: float
+    due: int
+    """Jobs that are due, or `COUNTED` if there are at least so many."""
+
+
+# The tenants of a queue by jumps through the index of what waits; for those with the oldest work, how much it is.
+_OLDEST = """
+WITH RECURSIVE tenant_waiting (tenant_id) AS (
+    (SELECT tenant_id FROM job WHERE queue = $1 AND state IN ('staged', 'retry') ORDER BY tenant_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT tenant_id FROM job
+             WHERE queue = $1 AND state IN ('staged', 'retry') AND tenant_id > tenant_waiting.tenant_id
+             ORDER BY tenant_id LIMIT 1)
+      FROM tenant_waiting WHERE tenant_waiting.tenant_id IS NOT NULL
+),
+oldest AS MATERIALIZED (
+    SELECT tenant_waiting.tenant_id, first.run_at
+      FROM tenant_waiting
+      CROSS JOIN LATERAL (SELECT run_at FROM job
+                           WHERE queue = $1 AND tenant_id = tenant_waiting.tenant_id AND state IN ('staged', 'retry')
+                             AND run_at <= now()
+                           ORDER BY run_at LIMIT 1) AS first
+     ORDER BY first.run_at LIMIT $2
+)
+SELECT oldest.tenant_id, tenant.name AS tenant, extract(epoch FROM now() - run_at)::float AS oldest_seconds,
+       (SELECT count(*) FROM (SELECT FROM job
+                               WHERE queue = $1 AND tenant_id = oldest.tenant_id AND state IN ('staged', 'retry')
+                                 AND run_at <= now() LIMIT $3) AS counted) AS due
+  FROM oldest JOIN tenant ON tenant.id = oldest.tenant_id ORDER BY run_at
+"""
+
+
+async def oldest_tenants(connection: Connection, limit: int = _MOST_TENANTS) -> list[Share]:
+    """Return the tenants whose work has been due longest, over all queues, oldest first."""
+    found = [
+        Share(queue=queue, **row) for queue in QUEUES for row in await connection.fetch(_OLDEST, queue, limit, COUNTED)
+    ]
+    return sorted(found, key=lambda share: -share.oldest_seconds)[:limit]
+
+
+def relay_lag(backlogs: Iterable[Backlog], rings: Mapping[str, int | None], processes: Iterable[Process]) -> float:
+    """Return for how long jobs have been due that no worker was rung for, in seconds; 0 when there are none.
+
+    A worker at work looks into the ledger by itself; so only where none is at work and Redis holds no ring do due
+    jobs wait for the sweeper.
+
+    Args:
+        backlogs: from `backlog`.
+        rings: by queue, how many rings wait in Redis; None if it does not answer, which is as good as none.
+        processes: from `models.processes.list_processes`.
+    """
+    busy = {queue for one in processes if one.state == "working" and one.busy for queue in one.queues}
+    return max(
+        (one.oldest_seconds or 0.0 for one in backlogs if one.queue not in busy and not rings.get(one.queue)),
+        default=0.0,
+    )

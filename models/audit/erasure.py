@@ -29,10 +29,11 @@ SELECT DISTINCT named.key, named.value
        jsonb_each_text(target - 'type' - 'id') AS named (key, value)
  WHERE e.tenant_id = $1 AND {_HAS.format(key="id", value="$2")}
    AND (target ->> 'id' = $2 OR target ->> 'type' = 'Invitation') AND named.key IN ('label', 'external_id')
+   AND named.value <> ''
 """  # noqa: S608  constants
 _ABOUT = f"""
 SELECT e.occurred_at, e.id, {line()} AS line FROM audit_event AS e
- WHERE e.tenant_id = $1 AND e.salt IS NOT NULL AND {_HAS.format(key="{key}", value="$2")}
+ WHERE e.tenant_id = $1 AND e.salt IS NOT NULL AND e.action <> '{ACTION}' AND {_HAS.format(key="{key}", value="$2")}
 """  # noqa: S608  constants
 
 

@@ -45,6 +45,15 @@ _OLD = f"""
 SELECT e.occurred_at, e.id, {XID} AS xid FROM audit_event AS e
  WHERE e.tenant_id = $1 AND e.occurred_at < $2 AND {XID} < $3 ORDER BY e.occurred_at, e.id LIMIT {_BITE}
 """  # noqa: S608  constants
+_STREAMS = f"""
+SELECT coalesce(e.tenant_id, '{PLATFORM}') AS stream, count(*), min({XID}) AS first, max({XID}) AS last
+  FROM audit_event AS e WHERE e.occurred_at >= $1 AND e.occurred_at < $2 GROUP BY 1
+"""  # noqa: S608  constants
+_OF_SEAL = f"""
+SELECT e.id FROM audit_event AS e
+ WHERE e.occurred_at >= $1 AND e.occurred_at < $2 AND coalesce(e.tenant_id, '{PLATFORM}') = $3
+   AND {XID} >= $4 AND {XID} < $5
+"""  # noqa: S608  constants
 
 
 @dataclass(slots=True)
@@ -105,10 +114,8 @@ async def _drop(connection: Connection, signer: Signer, month: Any, actor: Actor
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
         await connection.execute("SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = 0")
         _, reached = await read_horizon(connection)
-        rows = await connection.fetch(
-            f"SELECT coalesce(tenant_id, '{PLATFORM}') AS stream, count(*), min({XID}) AS first, max({XID}) AS last"  # noqa: S608  see above
-            f" FROM {name} AS e GROUP BY 1"
-        )
+        span = (month["first"], _month_after(month["first"]))
+        rows = await connection.fetch(_STREAMS, *span)
         heads = await read_heads(connection, [row["stream"] for row in rows])
         if any(row["last"] >= reached or row["stream"] not in heads for row in rows):
             raise UsageError(f"{name} has events that no seal covers yet; nothing was removed.")
@@ -125,13 +132,7 @@ async def _drop(connection: Connection, signer: Signer, month: Any, actor: Actor
         for row in rows:
             gone: dict[int, list[int]] = {}
             for seal, ids in await _seals(connection, row["stream"], row["first"], row["last"]):
-                here = await connection.fetch(
-                    f"SELECT id FROM {name} AS e WHERE coalesce(tenant_id, '{PLATFORM}') = $1"  # noqa: S608  see above
-                    f" AND {XID} >= $2 AND {XID} < $3",
-                    row["stream"],
-                    seal.from_xid,
-                    seal.to_xid,
-                )
+                here = await connection.fetch(_OF_SEAL, *span, row["stream"], seal.from_xid, seal.to_xid)
                 _note(gone, seal, ids, (each["id"].bytes for each in here))
             stones.append(_stone(heads[row["stream"]], gone, row["count"], signer))
         await connection.execute("SELECT usher_drop_audit_month($1, $2)", event_id, month["first"])

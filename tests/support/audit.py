@@ -59,3 +59,10 @@ async def superuser(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 def _text(value: Any) -> str:
     return orjson.dumps(value).decode()
+
+
+async def everything_of(url: str, table: str, condition: str) -> str:
+    """Return rows of a table as text, all columns of them."""
+    async with superuser(url) as connection:
+        rows = await connection.fetch(f"SELECT t::text AS row FROM {table} AS t WHERE {condition}")  # noqa: S608  tests' own
+    return "\n".join(row["row"] for row in rows)

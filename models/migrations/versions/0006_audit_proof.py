@@ -159,18 +159,18 @@ _DEMAND = """
 CREATE FUNCTION usher_demand_audit(event uuid, demanded text) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    found audit_event;
+    said audit_event;
 BEGIN
-    SELECT * INTO found FROM audit_event
+    SELECT * INTO said FROM audit_event
      WHERE occurred_at = now() AND id = event AND xid = pg_current_xact_id() AND action = demanded;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no event % of this transaction says so', demanded USING ERRCODE = 'insufficient_privilege';
     END IF;
     IF EXISTS (SELECT FROM audit_hold WHERE released_at IS NULL
-                AND (tenant_id IS NULL OR found.tenant_id IS NULL OR tenant_id = found.tenant_id)) THEN
+                AND (tenant_id IS NULL OR said.tenant_id IS NULL OR tenant_id = said.tenant_id)) THEN
         RAISE EXCEPTION 'a legal hold forbids it' USING ERRCODE = 'object_in_use';
     END IF;
-    RETURN found.tenant_id;
+    RETURN said.tenant_id;
 END
 $$
 """
@@ -260,6 +260,7 @@ def upgrade() -> None:
     op.execute("GRANT DELETE ON audit_stream TO usher_app")
     op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON saved_view TO usher_app")
     op.execute("GRANT SELECT ON audit_hold TO usher_maintenance")
+    op.execute("GRANT SELECT ON audit_event_default TO usher_app")  # to see whether anything is there
     for function in _FUNCTIONS:
         op.execute(f"ALTER FUNCTION {function} OWNER TO usher_maintenance")
         op.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")

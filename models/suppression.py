@@ -122,3 +122,13 @@ async def list_suppressed(
     """
     last_tenant, last_key = after or (None, None)
     return [dict(row) for row in await connection.fetch(_LIST, tenant_id, last_tenant, last_key, limit)]
+
+
+async def is_suppressed(connection: Connection, tenant_id: UUID, email: str) -> bool:
+    """Tell whether an address gets no mail from a tenant."""
+    found: bool = await connection.fetchval(
+        f"SELECT EXISTS (SELECT FROM suppression WHERE tenant_id = $1 AND email_key = {key_of('$2::text')})",  # noqa: S608  constants
+        tenant_id,
+        email,
+    )
+    return found

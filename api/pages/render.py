@@ -34,6 +34,7 @@ _NAVIGATION = (
     ("/ops/tenants", "Tenants", "view_jobs"),
     ("/ops/cycle", "Cycle", "view_jobs"),
     ("/admin/audit", "Audit", "view_audit"),
+    ("/admin/tokens", "Tokens", "manage_tokens"),
     ("/admin/operators", "Operators", "manage_operators"),
 )
 _POLICY = (

@@ -129,6 +129,7 @@ class Instance:
             self._run(UsherCommand(self.home, f"worker-{number}", ["worker"], environment))
         token_file = self.home / "token"
         token = read_text(token_file) or self._issue_token(settings, token_file)
+        link = _sign_in_url(settings)
         self._await_servers(mail)  # only now: it takes as long to start as the commands do
         self._wait_for(settings)
         path = "/scim/v2/Users?startIndex=1&count=1"
@@ -138,6 +139,8 @@ class Instance:
             "scim_url": settings.scim_url,
             "token": token,
             "admin_url": f"http://{_authority(settings.admin_host, settings.admin_port)}",
+            "dashboard_url": f"{settings.pages_url}/ops",
+            "sign_in_url": link,
             "mailbox_url": mail.page_url if mail else None,
             "smtp_url": settings.smtp_url.get_secret_value(),
             "database_url": settings.database_url.get_secret_value(),
@@ -157,13 +160,16 @@ class Instance:
             "Tenant URL": addresses["scim_url"],
             "Secret Token": addresses["token"],
             "Mailbox": addresses["mailbox_url"] or "none here: USHER_SMTP_URL names a server of your own",
-            "Internal": f"{addresses['admin_url']}  (/livez, /readyz)",
+            "Dashboard": addresses["dashboard_url"],
+            "Sign in": addresses["sign_in_url"] or "every admin is disabled; usher operator change NAME --enable",
             "Database": _without_password(addresses["database_url"]),
             "Settings": f"{env_file}  (for the other commands: set -a; . {env_file})",
             "Logs": _relative(self.home / "log"),
         }
         for name, value in rows.items():
             self._print(Text(f"  {name:<14}", style="bold").append(str(value), style="not bold"))
+        if addresses["sign_in_url"]:
+            self.say(f"\nThe sign-in link works once, for 15 minutes; {usher} operator link admin makes another.")
         self.say("\nPlay Microsoft Entra against it, from another terminal:\n")
         self.say(f"  {usher} simulate --url {addresses['scim_url']} --token {addresses['token']}")
         self.say("\nCtrl-C stops everything; the data stays.")
@@ -195,6 +201,8 @@ class Instance:
             raise UsageError(f"--port and --admin-port are both {port}: two listeners need two ports.")
         if not os.environ.get("USHER_PUBLIC_URL"):
             chosen["public_url"] = f"http://{_authority(wished.host, chosen['port'])}"
+        if not os.environ.get("USHER_ADMIN_URL"):
+            chosen["admin_url"] = f"http://{_authority(wished.admin_host, chosen['admin_port'])}"
         return chosen
 
     def _launch_servers(self) -> tuple[EmbeddedPostgres | None, EmbeddedValkey | None, EmbeddedMail | None]:
@@ -294,6 +302,13 @@ def _choose_port(home: Path, name: str, flag: str, host: str, wanted: int) -> in
         ) from error
 
 
+def _sign_in_url(settings: Settings) -> str | None:
+    # Imported here: meanwhile what was started before is starting.
+    from cli.first_operator import sign_in_url  # noqa: PLC0415 -- as said
+
+    return asyncio.run(sign_in_url(settings))
+
+
 async def _issue_token(settings: Settings) -> str:
     """Issue a token for the tenant that `usher up` keeps, adding the tenant first if need be."""
     # Imported here: a later start has its token and starts sooner without these.
@@ -331,6 +346,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "USHER_SMTP_URL": settings.smtp_url.get_secret_value(),
         "USHER_SECRET_KEY": settings.secret_key.get_secret_value(),
         "USHER_PUBLIC_URL": str(settings.public_url),
+        "USHER_ADMIN_URL": str(settings.admin_url),
         "USHER_PORT": str(settings.port),
         "USHER_ADMIN_PORT": str(settings.admin_port),
     }

@@ -133,13 +133,21 @@ async def test_a_first_start_a_stop_a_kill_and_the_starts_after_them(data_dir: P
                 return int((await response.json())["total"])
 
         await wait_until(caught, "the invitation in the mailbox", 30)
-        for text in (first["scim_url"], first["token"], first["mailbox_url"], first["admin_url"], "usher simulate"):
+        told = ("scim_url", "token", "mailbox_url", "dashboard_url", "sign_in_url")
+        for text in (*(first[name] for name in told), "usher simulate"):
             assert text in run.output()
+        # The link that was printed signs the first admin in, once.
+        assert first["sign_in_url"].startswith(first["admin_url"])
+        for expected in (303, 410):
+            headers = {"Origin": first["admin_url"]}
+            async with session.post(first["sign_in_url"], headers=headers, allow_redirects=False) as response:
+                assert response.status == expected
         assert first["database_url"] not in run.output()
         stop(run)
 
     async with running(data_dir) as run, client(run) as session:
-        assert {**run.addresses, "pid": first["pid"]} == first
+        assert {**run.addresses, "pid": first["pid"], "sign_in_url": first["sign_in_url"]} == first
+        assert run.addresses["sign_in_url"] != first["sign_in_url"]
         assert await status(session, f"{first['scim_url']}/Users/{created['id']}") == 200
         before = {process.pid for process in processes_of(data_dir)}
         assert len(before) >= 5
@@ -147,7 +155,8 @@ async def test_a_first_start_a_stop_a_kill_and_the_starts_after_them(data_dir: P
         run.process.wait()
 
     async with running(data_dir) as run, client(run) as session:
-        assert {**run.addresses, "pid": first["pid"]} == first
+        assert {**run.addresses, "pid": first["pid"], "sign_in_url": first["sign_in_url"]} == first
+        assert run.addresses["sign_in_url"] != first["sign_in_url"]
         assert not before & {process.pid for process in processes_of(data_dir)}
         assert await status(session, f"{first['scim_url']}/Users/{created['id']}") == 200
 

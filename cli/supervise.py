@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FIRST_DELAY = 0.2  # seconds before a dead child is started again; doubles each time
 LAST_DELAY = 5.0
+AGAIN = 0.5  # seconds until an interrupt that nobody heard is raised again
 STEADY = 10.0  # seconds of life after which a death counts as the first again
 
 
@@ -73,7 +74,11 @@ class Watched:
 
 
 class Interrupts:
-    """The signals that ask this process to stop: they raise KeyboardInterrupt until they are only to be counted."""
+    """The signals that ask this process to stop: they raise KeyboardInterrupt until they are only to be counted.
+
+    An exception that is raised inside a finaliser or a callback of the interpreter is dropped there, so it is raised
+    again every moment until somebody hears it.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -85,20 +90,27 @@ class Interrupts:
             self._before[number] = signal.getsignal(number)
             if self._before[number] != signal.SIG_IGN:  # nohup
                 signal.signal(number, self._note)
+        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._raise)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.only_count()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def only_count(self) -> None:
         """Raise nothing from now on."""
         self._raising = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
+        if self.count == 1 and self._raising:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
+            self._raise(number, frame)
+
+    def _raise(self, _number: int, _frame: FrameType | None) -> None:
         if self._raising:
-            self._raising = False
             raise KeyboardInterrupt
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -123,6 +125,17 @@ def test_a_signal_interrupts_once_and_is_then_only_counted() -> None:
         interrupts.only_count()
         signal.raise_signal(signal.SIGHUP)
         assert interrupts.count == 1
+
+
+def test_an_interrupt_that_was_dropped_is_raised_again() -> None:
+    with Interrupts() as interrupts:
+        with suppress(KeyboardInterrupt):  # as a finaliser of the interpreter does
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            threading.Event().wait(30)
+        interrupts.only_count()
+        assert interrupts.count == 1
+        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_nohup_is_honoured() -> None:

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from models.db import Connection
 
 _NAME = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")
-_COLUMNS = "id, name, display_name, sign_in_url, branding, invitations, invitation_delay_seconds, created_at"
-CHANGEABLE = ("display_name", "sign_in_url", "branding", "invitations", "invitation_delay_seconds")
+_COLUMNS = (
+    "id, name, display_name, sign_in_url, branding, invitations, invitation_delay_seconds, audit_days, created_at"
+)
+CHANGEABLE = ("display_name", "sign_in_url", "branding", "invitations", "invitation_delay_seconds", "audit_days")
+FEWEST_AUDIT_DAYS = 90
 _LONGEST_NAME = 200
+_MOST_AUDIT_DAYS = 100_000
 BRANDING = ("accent_color", "logo_url", "sender_name", "support_email")
 
 
@@ -60,6 +64,8 @@ def _check(changes: dict[str, Any]) -> None:
         _check_url("logo_url", branding["logo_url"])
     if branding.get("accent_color") and not re.fullmatch(r"#[0-9a-fA-F]{6}", branding["accent_color"]):
         raise UsageError("accent_color must look like #1f6feb.")
+    if not FEWEST_AUDIT_DAYS <= changes.get("audit_days", FEWEST_AUDIT_DAYS) < _MOST_AUDIT_DAYS:
+        raise UsageError(f"Audit events are kept {FEWEST_AUDIT_DAYS} days at least.")
     if changes.get("invitation_delay_seconds", 0) < 0:
         raise UsageError("The invitation delay cannot be negative.")
 

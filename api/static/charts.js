@@ -23,12 +23,11 @@
     plots.push(new uPlot({
       width: box.clientWidth,
       height: box.clientHeight,
-      title: "",
       cursor: { drag: { x: false, y: false } },
       legend: { show: false },
       scales: { y: { range: (_, low, high) => [0, Math.max(high, 1)] } },
       axes: [
-        { ...axis, values: (_, ticks) => ticks.map(hour) },
+        { ...axis, size: 28, values: (_, ticks) => ticks.map(hour) },
         { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => tick.toLocaleString("en")) },
       ],
       series: [{}, ...lines.map((line, place) => ({

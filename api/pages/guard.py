@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SESSION_COOKIE: Final = "usher"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_ANYBODY = ("/ops", "/admin", "/account")
+_BEHIND = ("/ops", "/admin", "/account")  # nothing of this is for people who have not signed in
 _log = structlog.get_logger("pages")
 
 
@@ -55,8 +55,11 @@ def safe_next(url: str | None) -> str:
     """Return where to go after signing in: a page of ours, whatever was asked for."""
     if not url or not url.isprintable() or "\\" in url or not url.startswith("/") or url.startswith("//"):
         return "/ops"
-    path = urlsplit(url).path
-    return url if any(path == start or path.startswith(start + "/") for start in _ANYBODY) else "/ops"
+    return url if _is_behind(urlsplit(url).path) else "/ops"
+
+
+def _is_behind(path: str) -> bool:
+    return any(path == start or path.startswith(start + "/") for start in _BEHIND)
 
 
 def from_elsewhere(request: web.Request) -> bool:
@@ -73,7 +76,7 @@ def allowed(permission: str | None = None) -> Callable[[Handler], Handler]:
     def decorate(handler: Handler) -> Handler:
         @wraps(handler)
         async def guarded(request: web.Request) -> web.StreamResponse:
-            session = await signed_in(request)
+            session = request.get(SESSION) or await signed_in(request)
             if session is None:
                 return await _ask_to_sign_in(request)
             if permission is not None and not session.operator.may(permission):
@@ -179,6 +182,9 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         _log.warning("A request from another site was refused", action="pages.cross_site", method=request.method)
         return problem(request, 403, "The request did not come from a page of this site. Open the page and try again.")
     try:
+        # Whatever a handler forgets: nobody gets as far as it without having signed in.
+        if _is_behind(request.path) and await signed_in(request) is None:
+            return await _ask_to_sign_in(request)
         return await handler(request)
     except web.HTTPException as error:
         response = _http_failure(request, error)

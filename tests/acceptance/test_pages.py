@@ -59,7 +59,14 @@ class _Trial:
         self.made = 0
 
     def routes(self) -> list[web.AbstractRouteDef]:
-        return [web.get("/ops/trial", self._show), web.post("/ops/trial", self._act)]
+        return [
+            web.get("/ops/trial", self._show),
+            web.post("/ops/trial", self._act),
+            web.get("/ops/forgotten", self._forgotten),
+        ]
+
+    async def _forgotten(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(text="nothing asked who is there")
 
     async def _count(self) -> int:
         self.made += 1

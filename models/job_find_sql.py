@@ -17,7 +17,7 @@ MOST_CANDIDATES = 2000
 # Two errors of one code are the same fault if they differ only in ids, addresses, quoted values and numbers.
 FINGERPRINT = r"""
 left(md5(regexp_replace(regexp_replace(left(coalesce(error_detail, ''), 300),
-    '[0-9a-f]{8}-[0-9a-f-]{27}|[^[:space:]<>]+@[^[:space:]<>]+|"[^"]*"|\'[^\']*\'', '#', 'gi'), '[0-9]+', '#', 'g')), 8)
+    '[0-9a-f]{8}-[0-9a-f-]{27}|[^[:space:]<>]+@[^[:space:]<>]+|"[^"]*"|''[^'']*''', '#', 'gi'), '[0-9]+', '#', 'g')), 8)
 """
 
 _OPEN = "state IN ('staged', 'running', 'retry', 'dead')"

@@ -32,16 +32,16 @@ async def _show(request: web.Request) -> web.StreamResponse:
             groups, short = await dead_groups(connection, kind=kind)
         return {"groups": groups, "short": short}
 
-    async def values() -> dict[str, Any]:
-        seen = await shared(request, f"dead {kind}", read, seconds=2)
+    def values(seen: Mapping[str, Any]) -> dict[str, Any]:
         return {**seen, "kind": kind, "kinds": ["", *KINDS], "actions": actions, "most": MOST_DEAD}
 
     async def regions() -> dict[str, str]:
-        return {"groups": await fragment(request, "ops/dead.html", "groups", **await values())}
+        seen = await shared(request, f"dead {kind}", read, seconds=2)
+        return {"groups": await fragment(request, "ops/dead.html", "groups", **values(seen))}
 
     if "live" in request.query:
         return await live_page(request, regions)
-    return await page(request, "ops/dead.html", **await values())
+    return await page(request, "ops/dead.html", **values(await read()))
 
 
 def routes() -> list[web.AbstractRouteDef]:

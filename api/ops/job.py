@@ -11,7 +11,7 @@ from api.keys import PAGES_POOL, RING
 from api.ops.jobs import permitted
 from api.pages.forms import fields
 from api.pages.guard import allowed, person
-from api.pages.render import page, problem, redirect
+from api.pages.render import offered, page, problem, redirect
 from models.errors import UsageError
 from models.job_actions import ACTIONS, act, explain, seen_mark
 from models.job_detail import read_detail, reveal
@@ -71,6 +71,7 @@ async def _page(request: web.Request, job: dict[str, Any], *, revealed: bool) ->
         seen=seen_mark(job),
         actions=_able(request, job),
         delays=list(DELAYS),
+        pages={path for path, _ in offered(request)},
     )
 
 

@@ -40,8 +40,7 @@ async def _show(request: web.Request) -> web.StreamResponse:
                 "pauses": await pauses.list_pauses(connection),
             }
 
-    async def values() -> dict[str, Any]:
-        seen = await shared(request, "queues", read, seconds=2)
+    def values(seen: Mapping[str, Any]) -> dict[str, Any]:
         paused = {(one["kind"], one["tenant"]) for one in seen["pauses"]}
         rows = [
             {
@@ -62,7 +61,7 @@ async def _show(request: web.Request) -> web.StreamResponse:
         }
 
     async def regions() -> dict[str, str]:
-        found = await values()
+        found = values(await shared(request, "queues", read, seconds=2))
         return {name: await fragment(request, "ops/queues.html", name, **found) for name in ("paused", "standing")}
 
     if "live" in request.query:
@@ -70,7 +69,7 @@ async def _show(request: web.Request) -> web.StreamResponse:
     async with request.config_dict[PAGES_POOL].acquire() as connection:
         rows = await connection.fetch("SELECT name FROM tenant ORDER BY name LIMIT 500")
     names = [row["name"] for row in rows]
-    return await page(request, "ops/queues.html", tenants=names, durations=list(_DURATIONS), **await values())
+    return await page(request, "ops/queues.html", tenants=names, durations=list(_DURATIONS), **values(await read()))
 
 
 @allowed("pause_queue")

@@ -23,11 +23,16 @@ COMMANDS = {
     "api": ("cli.processes:api", "Serve SCIM, invitations, health and pages."),
     "worker": ("cli.processes:worker", "Apply accepted creates, send invitations, look after the ledger."),
     "migrate": ("cli.processes:migrate", "Bring the database to the newest schema; safe to run again."),
-    "tenant": ("cli.tenant:app", "Add, list and change tenants (customers)."),
+    "tenant": ("cli.tenant:app", "Add, list and change tenants (customers); capture what they send."),
     "schema": ("cli.schema:app", "Add, list, show and remove a tenant's own schemas."),
     "token": ("cli.token:app", "Issue, list, rotate and revoke bearer tokens."),
     "operator": ("cli.operator:app", "Add, list, change and disable people who may sign in; make links."),
     "queue": ("cli.queue:app", "Show the queues and find jobs; retry, cancel, discard, pause and resume them."),
+    "requests": (
+        "cli.requests:requests",
+        "List what clients sent lately, newest first: refusals and tolerated deviations in words, nobody's data.",
+    ),
+    "mail": ("cli.mail:app", "Find invitation e-mails, send them again, suppress addresses."),
     "audit": ("cli.audit:app", "Ask the audit log: list events, follow them, show one whole."),
     "simulate": (
         "cli.simulate.command:simulate",

@@ -271,7 +271,7 @@ def kept_until(capture_until: datetime) -> datetime:
     return capture_until + timedelta(hours=CAPTURE_HOURS)
 
 
-def _first_id(moment: datetime) -> UUID:
+def first_id(moment: datetime) -> UUID:
     """Return the least UUIDv7 of a moment (RFC 9562 §5.7)."""
     return UUID(int=(int(moment.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62))
 
@@ -306,7 +306,7 @@ async def prune(connection: Connection, *, now: datetime | None = None, most_row
             "UPDATE request_log SET captured = NULL, captured_until = NULL WHERE captured_until <= $1", now
         )
         old = await connection.execute(
-            "DELETE FROM request_log WHERE id < $1", _first_id(now - timedelta(days=KEPT_DAYS))
+            "DELETE FROM request_log WHERE id < $1", first_id(now - timedelta(days=KEPT_DAYS))
         )
         many = await connection.execute(_TOO_MANY, most_rows)
         await connection.execute("DELETE FROM request_minute WHERE minute < $1", now - timedelta(days=COUNTS_KEPT_DAYS))

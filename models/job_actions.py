@@ -57,9 +57,10 @@ class Outcome:
     """What to ring for after the commit, by queue."""
 
 
+# The clock, since whoever waited for the lock began before the other set the time.
 _LOCK = """
 SELECT id, tenant_id, kind, queue, state, resource_id, correlation_id, attempts, run_at, staged_at,
-       run_at <= now() AS due, payload -> 'doc' ->> 'userName' AS label
+       run_at <= clock_timestamp() AS due, payload -> 'doc' ->> 'userName' AS label
   FROM job WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
 """
 _RETRY = """

@@ -96,7 +96,7 @@ def test_an_age_has_a_sign_and_a_length() -> None:
     assert read_age("<2d") == ("<", timedelta(days=2))
 
 
-_TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), min_size=1, max_size=20).filter(
+_TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=20).filter(
     lambda text: text.strip() and text.strip("*")
 )
 _VALUES: dict[str, st.SearchStrategy[str]] = {

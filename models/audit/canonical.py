@@ -1,7 +1,7 @@
 """An audit event as the bytes that are hashed: the canonical form, and the leaf that stands for the event.
 
-PostgreSQL writes an event as one line of JSON (`line`); exports are made of the same lines. A line is taken apart
-into what stays for ever (the fixed part) and what belongs to a person and may be erased (the personal part):
+PostgreSQL writes an event as one line of JSON (`models.audit.lines`); exports are made of the same lines. A line is
+taken apart into what stays for ever (the fixed part) and what belongs to a person and may be erased (the personal):
 
     leaf = SHA-256(0x00 ∥ canonical(fixed) ∥ SHA-256(salt ∥ canonical(personal)))
 
@@ -31,23 +31,6 @@ _KEPT_OF_TARGET = frozenset(("type", "id"))
 _DEEP = frozenset((float, dict, list))
 
 
-def line(alias: str = "e") -> str:
-    """Return the SQL expression of an event's line; ``alias`` is what `audit_event` is called in the statement."""
-    plain = (
-        *("tenant_id", "action", "phase", "outcome", "reason", "severity", "actor_type", "actor_id", "actor_label"),
-        *("targets", "target_type", "target_id", "correlation_id", "job_id", "context", "diff", "changed"),
-        *("schema_version", "salt", "erasure_id"),
-    )
-    pairs = [
-        f"'id', {alias}.id",
-        f"'xid', {alias}.xid::text",
-        f"""'occurred_at', to_char({alias}.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""",
-        f"'personal_hash', encode({alias}.personal_hash, 'hex')",
-        *(f"'{name}', {alias}.{name}" for name in plain),
-    ]
-    return f"json_build_object({', '.join(pairs)})::text"
-
-
 @dataclass(slots=True)
 class Leaf:
     """What an event comes to in a seal."""
@@ -62,7 +45,7 @@ class Leaf:
     """False if what is personal and what stands in for it contradict each other, whatever the hash says."""
 
 
-def leaf_of(text: str, **instead: Any) -> Leaf:
+def leaf_of(text: str | bytes, **instead: Any) -> Leaf:
     """Return the leaf of an event's line; ``instead`` replaces fields, to ask what the leaf would be then.
 
     Raises:
@@ -73,7 +56,7 @@ def leaf_of(text: str, **instead: Any) -> Leaf:
     return _leaf(event, dump)
 
 
-def personal_hash(text: str) -> bytes:
+def personal_hash(text: str | bytes) -> bytes:
     """Return what must stand in for the personal part of an event (its line given) once that is erased."""
     event, dump = _load(text)
     salt = bytes.fromhex(event["salt"].replace("-", ""))
@@ -81,7 +64,7 @@ def personal_hash(text: str) -> bytes:
     return sha256(salt + dump(personal)).digest()
 
 
-def _load(text: str) -> tuple[dict[str, Any], Callable[[Any], bytes]]:
+def _load(text: str | bytes) -> tuple[dict[str, Any], Callable[[Any], bytes]]:
     """Return an event and what writes it canonically: another, slower pair if it has numbers that a float bends."""
     event = orjson.loads(text)
     if _has_float(event):
@@ -145,7 +128,7 @@ class _Number(str):
     __slots__ = ()
 
 
-def _load_exactly(text: str) -> dict[str, Any]:
+def _load_exactly(text: str | bytes) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(text, parse_int=_Number, parse_float=_Number)
     return loaded
 

@@ -9,7 +9,7 @@ import orjson
 
 from models.audit.findings import Finding
 from models.audit.note import ZEROS, read_seal
-from models.audit.seal import COLUMNS, PREFETCH
+from models.audit.seal import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _SEALS = f"""
 SELECT {", ".join(COLUMNS)} FROM audit_seal WHERE $1::uuid IS NULL OR stream = $1 ORDER BY stream, seq
 """  # noqa: S608  constants
+_PREFETCH = 500
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ async def read_chains(
     """
     chains: dict[UUID, Chain] = {}
     pending: Seal | None = None  # whose signature is bad, until it is seen whether the next one still follows it
-    async for row in connection.cursor(_SEALS, stream, prefetch=PREFETCH):
+    async for row in connection.cursor(_SEALS, stream, prefetch=_PREFETCH):
         seal = read_seal(row)
         report.seals += 1
         chain = chains.get(seal.stream)

@@ -6,15 +6,18 @@ can find out by trying what the values were.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
 
-from models.audit.canonical import line, personal_hash
+import orjson
+
+from models.audit.canonical import personal_hash
+from models.audit.lines import lines
 from models.audit.record import Event, record
 from models.errors import UsageError
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from models.audit.record import Actor
     from models.db import Connection
 
@@ -31,10 +34,12 @@ SELECT DISTINCT named.key, named.value
    AND (target ->> 'id' = $2 OR target ->> 'type' = 'Invitation') AND named.key IN ('label', 'external_id')
    AND named.value <> ''
 """  # noqa: S608  constants
-_ABOUT = f"""
-SELECT e.occurred_at, e.id, {line()} AS line FROM audit_event AS e
- WHERE e.tenant_id = $1 AND e.salt IS NOT NULL AND e.action <> '{ACTION}' AND {_HAS.format(key="{key}", value="$2")}
-"""  # noqa: S608  constants
+_ABOUT = {
+    key: lines(
+        f"e.tenant_id = $1 AND e.salt IS NOT NULL AND e.action <> '{ACTION}' AND {_HAS.format(key=key, value='$2')}"
+    )
+    for key in ("id", "label", "external_id")
+}
 
 
 async def erase_person(
@@ -61,10 +66,12 @@ async def erase_person(
         ):
             raise UsageError("A legal hold forbids it; `usher audit holds` shows which.")
         names = await connection.fetch(_NAMES, tenant_id, str(user_id))
-        found: dict[UUID, tuple[Any, bytes]] = {}
+        found: dict[UUID, tuple[datetime, bytes]] = {}
         for key, value in [("id", str(user_id)), *((name["key"], name["value"]) for name in names)]:
-            async for row in connection.cursor(_ABOUT.format(key=key), tenant_id, value, prefetch=500):
-                found[row["id"]] = (row["occurred_at"], personal_hash(row["line"]))
+            async for row in connection.cursor(_ABOUT[key], tenant_id, value, prefetch=500):
+                event = orjson.loads(row["line"])
+                moment = datetime.fromisoformat(event["occurred_at"])
+                found[UUID(event["id"])] = (moment, personal_hash(row["line"]))
         if not found:
             raise UsageError("No event of this tenant has personal values of this user.")
         [erasure_id] = await record(

@@ -62,7 +62,7 @@ def compare(sealed: Sequence[Sealed], rows: Sequence[Row], removed: set[int]) ->
     return missing, strange
 
 
-def explain(missing: Sequence[Sealed], strange: Sequence[tuple[UUID, Row, str, int | None]]) -> list[Finding]:
+def explain(missing: Sequence[Sealed], strange: Sequence[tuple[UUID, Row, str | bytes, int | None]]) -> list[Finding]:
     """Say what was done to events, from what is missing in seals and the rows that no seal has.
 
     Args:
@@ -95,7 +95,7 @@ def explain(missing: Sequence[Sealed], strange: Sequence[tuple[UUID, Row, str, i
     return findings
 
 
-def _under_another_id(gone: Mapping[bytes, Sealed], text: str) -> Sealed | None:
+def _under_another_id(gone: Mapping[bytes, Sealed], text: str | bytes) -> Sealed | None:
     """Return the sealed event that this row would be, had it not been given another id."""
     if len(gone) > _MOST_GUESSES:
         return None

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from models.audit.canonical import leaf_of, line
+from models.audit.canonical import leaf_of
+from models.audit.lines import lines
 from models.audit.merkle import path_of, root_of
 from models.audit.note import read_seal
 from models.audit.seal import COLUMNS
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from models.db import Connection
 
-_EVENT = f"SELECT {line()} AS line FROM audit_event AS e WHERE e.id = $1 AND ($2::uuid IS NULL OR e.tenant_id = $2)"  # noqa: S608  constants
+_EVENT = lines("e.id = $1 AND ($2::uuid IS NULL OR e.tenant_id = $2)")
 _SEAL = f"""
 SELECT {", ".join(f"s.{name}" for name in COLUMNS)}, l.leaves
   FROM audit_seal AS s JOIN audit_leaves AS l USING (stream, seq)

@@ -14,7 +14,8 @@ from uuid import UUID
 
 import asyncpg
 
-from models.audit.canonical import PLATFORM, leaf_of, line
+from models.audit.canonical import PLATFORM, leaf_of
+from models.audit.lines import each_line, lines
 from models.audit.merkle import EMPTY_ROOT, root_of
 from models.audit.note import ZEROS, Seal, read_seal
 from models.errors import UsherError
@@ -29,12 +30,10 @@ LOCK = 7311203
 MOST_EVENTS = 10_000
 """About how many events one transaction seals."""
 EMPTY_AFTER_HOURS = 1
-PREFETCH = 500
-"""Events that are read, and hashed, before the event loop gets its turn."""
 
 XID = "(e.xid::text::bigint)"  # as the index has it
 _RANGE = f"{XID} >= $1 AND {XID} < $2"
-_LINES = f"SELECT {line()} AS line FROM audit_event AS e WHERE {_RANGE}"  # noqa: S608  constants
+_LINES = lines(_RANGE)
 _HORIZON = """
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
        (SELECT coalesce(max(to_xid), 0) FROM audit_seal) AS reached
@@ -134,9 +133,12 @@ async def _seal_up_to(connection: Connection, signer: Signer, bound: int, done: 
                 return False
             streams: dict[str, list[tuple[int, bytes, bytes]]] = {}
             await connection.execute("SET LOCAL enable_seqscan = off")  # statistics lag behind where it matters
-            async for event in connection.cursor(_LINES, reached, bound, prefetch=PREFETCH):
-                leaf = leaf_of(event["line"])
+
+            def note(text: bytes) -> None:
+                leaf = leaf_of(text)
                 streams.setdefault(leaf.stream, []).append((leaf.xid, leaf.id, leaf.hash))
+
+            await each_line(connection, _LINES, reached, bound, work=note)
             heads = await read_heads(connection, [UUID(stream) for stream in streams])
             seals = []
             for stream, leaves in streams.items():

@@ -12,13 +12,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from models.audit.canonical import PLATFORM, leaf_of, line
+from models.audit.canonical import PLATFORM, leaf_of
 from models.audit.chain import Chain, bounds_of, check_anchors, read_chains
 from models.audit.findings import Finding, Report
 from models.audit.keys import by_id
+from models.audit.lines import each_line, lines
 from models.audit.merkle import root_of
 from models.audit.narrow import Row, Sealed, compare, explain, unpack
-from models.audit.seal import PREFETCH, XID, read_horizon
+from models.audit.seal import XID, read_horizon
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -32,11 +33,8 @@ _MOST_STRANGE = 10_000  # rows whose text is kept to be explained
 _LATE = timedelta(minutes=10)
 _OPEN_END = 2**63 - 1
 
-_LINES = f"""
-SELECT {line()} AS line FROM audit_event AS e
- WHERE {XID} >= $1 AND {XID} < $2 AND ($3::uuid IS NULL OR coalesce(e.tenant_id, '{PLATFORM}') = $3)
-"""  # noqa: S608  constants
-_BY_ID = f"SELECT {line()} AS line FROM audit_event AS e WHERE e.id = ANY ($1::uuid[])"  # noqa: S608  constants
+_LINES = lines(f"{XID} >= $1 AND {XID} < $2 AND ($3::uuid IS NULL OR coalesce(e.tenant_id, '{PLATFORM}') = $3)")
+_BY_ID = lines("e.id = ANY ($1::uuid[])")
 _LEAVES = """
 SELECT stream, seq, ids, xids, leaves FROM unnest($1::uuid[], $2::bigint[]) AS s (stream, seq)
   JOIN audit_leaves USING (stream, seq)
@@ -99,7 +97,7 @@ class _Run:
         self._connection = connection
         self._stream = stream
         self._missing: list[Sealed] = []
-        self._strange: list[tuple[UUID, Row, str, int | None]] = []
+        self._strange: list[tuple[UUID, Row, str | bytes, int | None]] = []
         self._erasures: dict[str, tuple[UUID, str]] = {}
 
     async def rows(self, chains: dict[UUID, Chain], since: datetime | None, until: datetime | None) -> None:
@@ -113,8 +111,8 @@ class _Run:
         for one in reach.values():
             for seal in one.between(first, bound):
                 rows[one.chain.stream, seal.seq] = []
-        async for record in self._connection.cursor(_LINES, first, bound, self._stream, prefetch=PREFETCH):
-            text = record["line"]
+
+        def note(text: bytes) -> None:
             leaf = leaf_of(text)
             stream = UUID(leaf.stream)
             row = Row(leaf.xid, leaf.id, leaf.hash, leaf.sound)
@@ -127,6 +125,8 @@ class _Run:
                 held.append(row)
             elif of is not None or stream not in reach or not reach[stream].is_missing(leaf.xid):
                 self._note_strange(stream, row, text, of.seq if of else None)
+
+        await each_line(self._connection, _LINES, first, bound, self._stream, work=note)
         suspects = [key for key in rows if not self._fits(reach[key[0]], key[1], rows[key])]
         for start in range(0, len(suspects), 100):
             await self._narrow(reach, suspects[start : start + 100], rows)
@@ -177,7 +177,7 @@ class _Run:
             detail = f"{seal.count} events were sealed, {len(rows)} are there; without the leaves no row can be named."
             self.report.findings.append(Finding(kind, seal.stream, seal.seq, None, detail))
 
-    def _note_strange(self, stream: UUID, row: Row, text: str, seq: int | None) -> None:
+    def _note_strange(self, stream: UUID, row: Row, text: str | bytes, seq: int | None) -> None:
         if len(self._strange) < _MOST_STRANGE:
             self._strange.append((stream, row, text, seq))
 

@@ -4,12 +4,9 @@
 (() => {
   const regions = document.querySelectorAll("[data-live]");
   const message = document.getElementById("message");
-  // A status that is there when the page loads is not read out; one that comes afterwards is.
-  if (message?.firstElementChild) {
-    const text = message.innerHTML;
-    message.innerHTML = "";
-    setTimeout(() => { message.innerHTML = text; }, 100);
-  }
+  // Readers of screens are told of a status that comes after the page has loaded, not of one that came with it.
+  const told = message?.textContent.trim();
+  if (told) setTimeout(() => { document.getElementById("announcer").textContent = told; }, 150);
   if (!regions.length || !window.EventSource) return;
 
   const button = document.getElementById("live-pause");

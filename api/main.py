@@ -15,6 +15,7 @@ from uuid_utils.compat import uuid7
 
 from api.app import make_apps
 from api.keys import PAGES_POOL, POOL, RING
+from models import tracing
 from models.heartbeat import Heartbeat, identify
 from models.log import set_up_logging
 from models.vitals import Vitals
@@ -60,6 +61,7 @@ async def serve(settings: Settings, *, share_ports: bool = False, drain_seconds:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    tracing.start(settings, "api")
     faces = await make_apps(settings)
     vitals = Vitals(
         settings,
@@ -107,6 +109,7 @@ async def serve(settings: Settings, *, share_ports: bool = False, drain_seconds:
         await heartbeat.stop()
         await faces.close()
         vitals.close()
+        await tracing.stop()
     _log.info("Stopped", action="api.stopped")
 
 

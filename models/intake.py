@@ -47,6 +47,7 @@ class Create:
     actor: Actor
     correlation_id: UUID
     context: dict[str, Any]
+    trace_context: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,9 @@ class Accepted:
 _ACCEPT = f"""
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::uuid[],
-                         $8::text[], $9::text[], $10::text[], $11::uuid[], $12::text[])
+                         $8::text[], $9::text[], $10::text[], $11::uuid[], $12::text[], $13::text[])
         AS i (tenant_id, resource_id, job_id, user_name_key, payload, targets, correlation_id,
-              actor_type, actor_id, actor_label, event_id, context)
+              actor_type, actor_id, actor_label, event_id, context, trace_context)
 ),
 reserved AS (
     INSERT INTO identifier (tenant_id, kind, value_key, resource_id)
@@ -76,8 +77,9 @@ outcome AS MATERIALIZED (
     SELECT input.*, reserved.resource_id IS NOT NULL AS accepted FROM input LEFT JOIN reserved USING (resource_id)
 ),
 staged AS (
-    INSERT INTO job (id, tenant_id, kind, queue, resource_id, payload, correlation_id)
-    SELECT job_id, tenant_id, '{_KIND.name}', '{_KIND.queue}', resource_id, payload::jsonb, correlation_id
+    INSERT INTO job (id, tenant_id, kind, queue, resource_id, payload, correlation_id, trace_context)
+    SELECT job_id, tenant_id, '{_KIND.name}', '{_KIND.queue}', resource_id, payload::jsonb, correlation_id,
+           trace_context
       FROM outcome WHERE accepted
 ),
 audited AS (
@@ -169,6 +171,7 @@ class Intake:
                 [c.actor.label for c in creates],
                 [new_id() for _ in creates],
                 [orjson.dumps(c.context).decode() for c in creates],
+                [c.trace_context for c in creates],
             )
         created = {row["resource_id"]: row["created_at"] for row in rows}
         if len(created) < len(creates):

@@ -88,6 +88,8 @@ class Job:
     staged_at: datetime
     lost: bool = False
     """Whether its last worker gave no sign of life any more."""
+    trace_context: str | None = None
+    """The `traceparent` of what staged it."""
     waited: float = 0.0
     """Seconds from when it was due to this claim, by the database's clock."""
 
@@ -123,6 +125,7 @@ def read_job(row: asyncpg.Record) -> Job:
         correlation_id=row["correlation_id"],
         staged_at=row["staged_at"],
         lost=row.get("lost", False),
+        trace_context=row.get("trace_context"),
         waited=row.get("waited", 0.0),
     )
 

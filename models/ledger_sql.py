@@ -78,7 +78,7 @@ taken AS (
            attempts = attempts + 1, started_at = coalesce(started_at, now())
       FROM picked
      WHERE job.id = picked.id
-    RETURNING job.id, tenant_id, kind, resource_id, payload, attempts, correlation_id, staged_at,
+    RETURNING job.id, tenant_id, kind, resource_id, payload, attempts, correlation_id, staged_at, trace_context,
               error_code IS NOT DISTINCT FROM '{LOST}' AS lost, extract(epoch FROM now() - run_at)::float AS waited
 )
 SELECT taken.*, seen.count > (SELECT count(*) FROM taken) OR seen.share_used AS more

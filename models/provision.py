@@ -35,7 +35,7 @@ WITH input AS MATERIALIZED (
         AS i (id, diff, event_id, invitation_id, invitation_job_id)
 ),
 held AS MATERIALIZED (
-    SELECT job.id, job.tenant_id, resource_id, payload, correlation_id, staged_at,
+    SELECT job.id, job.tenant_id, resource_id, payload, correlation_id, staged_at, trace_context,
            diff::jsonb, event_id, invitation_id, invitation_job_id
       FROM job JOIN input USING (id) WHERE lease_token = $1 AND state = 'running'
        FOR UPDATE OF job
@@ -70,9 +70,9 @@ invited AS (
     RETURNING id
 ),
 staged AS (
-    INSERT INTO job (id, tenant_id, kind, queue, resource_id, payload, correlation_id, run_at)
+    INSERT INTO job (id, tenant_id, kind, queue, resource_id, payload, correlation_id, trace_context, run_at)
     SELECT invitation_job_id, tenant_id, '{_INVITE.name}', '{_INVITE.queue}', invitation_id, '{{}}', correlation_id,
-           now() + make_interval(secs => tenant.invitation_delay_seconds)
+           trace_context, now() + make_interval(secs => tenant.invitation_delay_seconds)
       FROM held JOIN invited ON invited.id = held.invitation_id JOIN tenant ON tenant.id = tenant_id
     RETURNING id, run_at
 )

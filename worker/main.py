@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 
+from models import tracing
 from models.db import open_pool
 from models.doorbell import Doorbell
 from models.heartbeat import Heartbeat, identify
@@ -54,6 +55,7 @@ async def work(settings: Settings, queues: tuple[str, ...]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    tracing.start(settings, "worker")
     redis = make_redis(settings)
     runners: dict[str, Runner] = {}
 
@@ -117,6 +119,7 @@ async def work(settings: Settings, queues: tuple[str, ...]) -> None:
         await redis.aclose(close_connection_pool=True)
         listener.close()
         vitals.close()
+        await tracing.stop()
     _log.info("Stopped", action="worker.stopped")
 
 

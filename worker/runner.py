@@ -19,6 +19,7 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from models import jobs as ledger
+from models import tracing
 from models.db import is_unavailable
 from models.errors import PermanentJobError, RetryableJobError
 from worker import measure
@@ -252,7 +253,8 @@ class Runner:
         began = time.monotonic()
         try:
             async with scope:
-                await handler.run(self._context, jobs, lease)
+                with tracing.processing(self._queue, jobs):
+                    await handler.run(self._context, jobs, lease)
         except Exception as error:  # noqa: BLE001  whatever a handler raises is recorded with its job
             cause: Exception = error
             if scope.expired():

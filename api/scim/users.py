@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from api.requests import query_text, read_object
@@ -9,6 +10,7 @@ from api.scim.conditions import Precondition, is_unchanged
 from api.scim.lists import USER_LIST, answer_list
 from api.scim.query import query_of
 from api.scim.responses import etag, nothing
+from models import tracing
 from models.directory.delete import delete_user
 from models.directory.membership import Origin
 from models.directory.read import Stored, as_uuid, get_user
@@ -16,6 +18,7 @@ from models.directory.write import Change, check_manager
 from models.errors import NotFoundError
 from models.ids import new_id
 from models.intake import Create
+from models.jobs import KINDS
 from models.scim.document import read_user
 from models.scim.json import dumps
 from models.scim.patch import Patched, apply_patch
@@ -24,6 +27,7 @@ from models.scim.put import apply_put
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from uuid import UUID
 
     from aiohttp import web
@@ -60,9 +64,21 @@ async def create_user(call: Call) -> web.Response:
         correlation_id=call.correlation_id,
         context=call.context(),
     )
-    created_at = await call.front.intake.accept(create, bulk=call.part is not None)
+    created_at = await (_accept_traced if tracing.active() else _accept)(call, create)
     stored = Stored(create.resource_id, doc, 1, created_at, created_at)
     return call.front.users.one(stored, status=201, projection=projection)
+
+
+async def _accept(call: Call, create: Create) -> datetime:
+    return await call.front.intake.accept(create, bulk=call.part is not None)
+
+
+async def _accept_traced(call: Call, create: Create) -> datetime:
+    parent = call.request.headers.get("traceparent")
+    with tracing.publishing(
+        KINDS["user.create"], job_id=create.job_id, correlation_id=create.correlation_id, traceparent=parent
+    ) as context:
+        return await _accept(call, replace(create, trace_context=context))
 
 
 def _user_id(call: Call) -> UUID:

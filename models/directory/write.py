@@ -16,6 +16,7 @@ import orjson
 
 from models import metrics
 from models.audit.actions import ACTIONS, Action
+from models.audit.redact import keep
 from models.batch import Batcher
 from models.db import ACQUIRE_SECONDS, is_unavailable
 from models.directory.read import Stored, as_uuid, read_stored
@@ -97,7 +98,7 @@ class _Draft:
         """Return where an invitation goes if the user can be invited now and could not before."""
         if not self.diff or not self.user.active or self.user.primary_email is None:
             return None
-        if self.old["active"] and self.old.get("emails") == self.user.doc.get("emails"):
+        if self.old.get("active", True) and self.old.get("emails") == self.user.doc.get("emails"):
             return None  # nothing that decides it has changed, as with nearly every write
         old = known_user(self.old)
         return None if old.active and old.primary_email is not None else self.user.primary_email
@@ -105,7 +106,7 @@ class _Draft:
     @property
     def action(self) -> Action:
         """What the audit log calls it."""
-        if self.user.active == self.old["active"]:
+        if self.user.active == self.old.get("active", True):
             return _UPDATE
         return _ENABLE if self.user.active else _DISABLE
 
@@ -133,7 +134,7 @@ class _Draft:
             orjson.dumps([user_target(change.user_id, user.doc)]).decode(),
             change.correlation_id,
             orjson.dumps(change.context).decode(),
-            dumps(self.diff).decode(),
+            dumps(keep(self.diff)).decode(),
         )
 
 

@@ -35,8 +35,8 @@ class UserDocument:
     """A User that may be stored, and what is looked up or sent by it."""
 
     doc: dict[str, Any]
-    """As stored and returned: canonical names, values as sent, exact ``schemas``, always ``active``; neither
-    ``id``, ``meta``, ``password`` and readOnly attributes nor anything unassigned."""
+    """As stored and returned: canonical names, values as sent, exact ``schemas``; neither ``id``, ``meta``,
+    ``password`` and readOnly attributes nor anything unassigned. Only a PATCH can take ``active`` out of it."""
     user_name: str
     user_name_key: str
     """`compare_key` of the userName: unique in a tenant."""
@@ -44,6 +44,7 @@ class UserDocument:
     work_email_keys: list[str]
     """`compare_key` of each ``emails[type eq "work"].value``, in order."""
     active: bool
+    """Whether the user may sign in: so it is of one who has no ``active``."""
     primary_email: str | None
     """Where an invitation goes: the primary address, else the first for work, else the first."""
     ignored: tuple[str, ...]
@@ -109,7 +110,7 @@ def known_user(doc: dict[str, Any], ignored: tuple[str, ...] = ()) -> UserDocume
         user_name_key=compare_key(user_name),
         external_id=doc.get("externalId"),
         work_email_keys=work_email_keys,
-        active=doc["active"],
+        active=doc.get("active", True),
         primary_email=primary_email,
         ignored=ignored,
     )

@@ -114,8 +114,6 @@ class _Patch:
         """Bring the document into the form in which a whole one would have been read."""
         for name, value in list(self.doc.items()):
             _drop_empty(self.doc, name, value)
-        if "active" in self.schema.attributes:
-            self.doc.setdefault("active", True)
         # An extension that the tenant has no longer would be dropped from a whole document too.
         for name in [name for name in self.doc if name.startswith("urn:")]:
             if name.lower() not in self.schema.extensions:

@@ -48,7 +48,7 @@ def patched(doc: dict[str, Any], *operations: dict[str, Any], **options: Any) ->
         result = apply_patch(doc, {"schemas": [PATCH_URN], "Operations": list(operations)}, SCHEMA, **options)
     finally:
         assert doc == before, "the document that was handed in has changed"
-    assert read_user(result.doc, SCHEMA).doc == result.doc, "not the form in which a document is stored"
+    assert read_user(result.doc, SCHEMA).doc == {"active": True, **result.doc}, "not as a document is stored"
     assert result.changed == (result.doc != before)
     return result
 

@@ -25,7 +25,7 @@ async def _show(request: web.Request) -> web.StreamResponse:
     if kind is not None and kind not in KINDS:
         raise UsageError(f"There is no kind {kind}; there are {', '.join(KINDS)}.")
     operator = person(request)
-    actions = permitted(operator) if operator.may("bulk") else []
+    actions = [one for one in permitted(operator) if one != "cancel"] if operator.may("bulk") else []
 
     async def read() -> Mapping[str, Any]:
         async with request.config_dict[PAGES_POOL].acquire() as connection:

@@ -56,8 +56,9 @@ def _gone(request: web.Request, job_id: UUID) -> web.Response:
 
 
 def _able(request: web.Request, job: Mapping[str, Any]) -> list[str]:
-    """Return what the person may do to the job as it stands."""
-    return [action for action in permitted(person(request)) if job["state"] in ACTIONS[action].states]
+    """Return what the person may do to the job as it stands; the dead are discarded, which wants a reason."""
+    able = [action for action in permitted(person(request)) if job["state"] in ACTIONS[action].states]
+    return [action for action in able if action != "cancel" or "discard" not in able]
 
 
 async def _page(request: web.Request, job: dict[str, Any], *, revealed: bool) -> web.Response:

@@ -20,8 +20,7 @@ async def _read(request: web.Request) -> list[Schedule]:
         return await list_schedules(connection)
 
 
-async def _values(request: web.Request) -> dict[str, Any]:
-    found = await shared(request, "schedules", lambda: _read(request))
+def _values(request: web.Request, found: list[Schedule]) -> dict[str, Any]:
     return {"schedules": found, "may": person(request).may("quiet_worker")}
 
 
@@ -31,10 +30,11 @@ async def schedules(request: web.Request) -> web.StreamResponse:
     if "live" in request.query:
 
         async def regions() -> dict[str, str]:
-            return {"schedules": await fragment(request, _TEMPLATE, "schedules", **await _values(request))}
+            found = await shared(request, "schedules", lambda: _read(request))
+            return {"schedules": await fragment(request, _TEMPLATE, "schedules", **_values(request, found))}
 
         return await live_page(request, regions)
-    return await page(request, _TEMPLATE, title="Schedules", **await _values(request))
+    return await page(request, _TEMPLATE, title="Schedules", **_values(request, await _read(request)))
 
 
 @allowed("quiet_worker")

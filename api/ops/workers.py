@@ -22,8 +22,7 @@ async def _read(request: web.Request) -> list[Process]:
         return await list_processes(connection)
 
 
-async def _values(request: web.Request) -> dict[str, Any]:
-    processes = await shared(request, "processes", lambda: _read(request))
+def _values(request: web.Request, processes: list[Process]) -> dict[str, Any]:
     return {
         "workers": [one for one in processes if one.role == "worker"],
         "apis": [one for one in processes if one.role == "api"],
@@ -37,10 +36,11 @@ async def workers(request: web.Request) -> web.StreamResponse:
     if "live" in request.query:
 
         async def regions() -> dict[str, str]:
-            return {"processes": await fragment(request, _TEMPLATE, "processes", **await _values(request))}
+            processes = await shared(request, "processes", lambda: _read(request))
+            return {"processes": await fragment(request, _TEMPLATE, "processes", **_values(request, processes))}
 
         return await live_page(request, regions)
-    return await page(request, _TEMPLATE, title="Workers", **await _values(request))
+    return await page(request, _TEMPLATE, title="Workers", **_values(request, await _read(request)))
 
 
 def _identifier(text: str) -> UUID:

@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli.embedded.folder import keep_port, keep_secret, read_text, write_private
+from cli.embedded.folder import keep_audit_key, keep_port, keep_secret, read_text, write_private
 from cli.embedded.mail import EmbeddedMail
 from cli.embedded.postgres import EmbeddedPostgres
 from cli.embedded.process import end_all_strays, stop_all
@@ -40,6 +40,7 @@ TENANT = "default"
 READY_SECONDS = 60.0
 STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.05
+_AUDIT_FILES = {"audit_key_file": "audit.key", "audit_anchor_file": "audit.anchors", "audit_export_dir": "exports"}
 
 
 def up(
@@ -189,8 +190,15 @@ class Instance:
     def _choose(self, port: int, admin_port: int) -> dict[str, Any]:
         """Choose ports, public address and key, having refused every wrong setting before anything is started."""
         chosen: dict[str, Any] = {"port": port, "admin_port": admin_port}
+        if not os.environ.get("USHER_METRICS_DIR"):
+            chosen["metrics_dir"] = self.home / "metrics"
         if not os.environ.get("USHER_SECRET_KEY"):
             chosen["secret_key"] = keep_secret(self.home / "secret_key", 48)
+        for name, file in _AUDIT_FILES.items():
+            if not os.environ.get(f"USHER_{name.upper()}"):
+                chosen[name] = self.home / file
+        if "audit_key_file" in chosen:
+            keep_audit_key(chosen["audit_key_file"])
         later = {"database_url": "postgresql://", "redis_url": "redis://"}  # of servers that are started here
         wished = load_settings(
             **chosen, **{name: url for name, url in later.items() if not os.environ.get(f"USHER_{name.upper()}")}
@@ -349,6 +357,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "USHER_ADMIN_URL": str(settings.admin_url),
         "USHER_PORT": str(settings.port),
         "USHER_ADMIN_PORT": str(settings.admin_port),
+        "USHER_METRICS_DIR": str(settings.metrics_dir),
+        **{f"USHER_{name.upper()}": str(getattr(settings, name)) for name in _AUDIT_FILES},
     }
 
 

@@ -32,7 +32,7 @@ _KNOWN: dict[str, list[tuple[str, ...]]] = {
         (*job, outcome) for job, outcome in product(_JOBS, ("ok", "retry", "dead", "cancelled"))
     ],
     metrics.RESCUED_JOBS.name: [(queue, "lease_expired") for queue in QUEUES],
-    metrics.EMAILS.name: [("invitation", outcome) for outcome in _EMAIL_OUTCOMES],
+    metrics.EMAILS.name: [*product(("invitation", "operator_link"), _EMAIL_OUTCOMES)],
     metrics.RELAY_ROWS.name: [()],
 }
 

@@ -92,11 +92,13 @@ SELECT waiting.queue, tenant.name AS tenant, extract(epoch FROM now() - oldest.r
  WHERE oldest.run_at <= now() ORDER BY age DESC LIMIT $1
 """
 
-# The seals reach up to a transaction; the index over transactions finds what came after it.
+# The seals reach up to a transaction; the index over transactions finds what came after it. Where there never was a
+# key, nothing is meant to be sealed.
 _UNSEALED = """
 SELECT extract(epoch FROM now() - min(occurred_at))::float FROM (
     SELECT occurred_at FROM audit_event
-     WHERE (xid::text::bigint) > (SELECT max(to_xid) FROM audit_seal) LIMIT 1000) AS unsealed
+     WHERE (xid::text::bigint) > (SELECT coalesce(max(to_xid), 0) FROM audit_seal) AND EXISTS (SELECT FROM audit_key)
+     LIMIT 1000) AS unsealed
 """
 
 # A destination lags if events came after the last one that it was sent, by as much as that is old.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from models import metrics
 from models.audit.record import Actor, Event, record
 from models.errors import UsageError
 
@@ -195,6 +196,7 @@ async def _cancel(
     events = []
     creates: dict[UUID, list[UUID]] = {}
     for row in rows:
+        metrics.JOBS_FINISHED.add(1, row["queue"], row["kind"], "cancelled")
         if discard:
             events.append(_by_hand("ops.job.discard", row, actor, "cancelled", context))
         else:

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 from uuid_utils.compat import uuid7
 
+from models import metrics
 from models.audit.record import ANONYMOUS, SYSTEM, Event, record
 from models.jobs import KINDS
 from models.operators import Operator, read_operator, target
@@ -115,6 +116,7 @@ async def stage_link(
             link_id,
             correlation_id,
         )
+        metrics.JOBS_STAGED.add(1, kind.queue, kind.name)
         event = Event(
             action="auth.operator.link",
             phase="applied",

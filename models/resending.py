@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from uuid_utils.compat import uuid7
 
+from models import metrics
 from models.audit.record import Actor, Event, record
 from models.jobs import KINDS
 from models.scim.document import known_user
@@ -129,7 +130,10 @@ async def resend(
         plans = _plan(wanted, users, rows, result)
         await _spare_suppressed(connection, plans, result)
         if plans:
-            await connection.execute(_CANCEL, [dead[plan.earlier] for plan in plans if plan.earlier in dead])
+            cancelled = [dead[plan.earlier] for plan in plans if plan.earlier in dead]
+            await connection.execute(_CANCEL, cancelled)
+            metrics.JOBS_FINISHED.add(len(cancelled), _KIND.queue, _KIND.name, "cancelled")
+            metrics.JOBS_STAGED.add(len(plans), _KIND.queue, _KIND.name)
             await _carry_out(connection, plans, actor, correlation_id)
     result.made = {plan.earlier: plan.id for plan in plans}
     result.job_ids = [plan.job_id for plan in plans]

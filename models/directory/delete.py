@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from models import metrics
 from models.audit.record import Event, record
 from models.db import ACQUIRE_SECONDS
 from models.directory.membership import forget
 from models.directory.write import user_target
 from models.errors import NotFoundError, UnavailableError
+from models.jobs import KINDS
 from models.scim.diff import net_diff
 from models.scim.schema import USER, compare_key
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from models.directory.membership import Origin
     from models.scim.schema import ResourceSchema
 
+_CREATE = KINDS["user.create"]
 _TRIES = 4
 
 # A worker that is applying the create is waited for; then the user is in the store and the next statement sees it.
@@ -105,6 +108,7 @@ async def _delete(
         await connection.execute(_DELETE, *key)
     else:
         await connection.execute(_CANCEL, row["job_id"])
+        metrics.JOBS_FINISHED.add(1, _CREATE.queue, _CREATE.name, "cancelled")
         events.insert(
             0, Event(action="scim.user.create", phase="failed", reason="user_deleted", job_id=row["job_id"], **base)
         )

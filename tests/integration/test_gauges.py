@@ -179,3 +179,17 @@ async def test_without_postgresql_it_says_so_and_nothing_old(settings: Settings,
         found = await gauges.read()
     assert found == {(metrics.DATABASE_UP.name, ()): [0.0], (metrics.REDIS_UP.name, ()): [0.0]}
     await gauges.close()
+
+
+async def test_events_without_a_seal_age_once_there_is_a_key(gauges: Gauges, pool: asyncpg.Pool) -> None:
+    async with pool.acquire() as connection:
+        await new_tenant(connection)  # which is audited
+    assert await values(gauges, metrics.AUDIT_UNSEALED) == {("log",): 0.0}
+    await pool.execute("INSERT INTO audit_key (key_id, verifier) VALUES ('k', 'v')")
+    assert 0 < (await values(gauges, metrics.AUDIT_UNSEALED))["log",] < 30
+    await pool.execute(
+        "INSERT INTO audit_seal (stream, seq, kind, from_xid, to_xid, count, root, previous, hash, sealed_at, key_id,"
+        " signature) SELECT $1, 1, 'events', 0, pg_current_xact_id()::text::bigint, 1, '', '', '', now(), 'k', ''",
+        uuid7(),
+    )
+    assert await values(gauges, metrics.AUDIT_UNSEALED) == {("log",): 0.0}

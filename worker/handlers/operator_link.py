@@ -68,7 +68,7 @@ async def _run(context: Context, jobs: Sequence[Job], lease_token: UUID) -> None
     token = link_token(context.settings.secret_key.get_secret_value(), job.resource_id)
     operator, standing = await find_link(context.pool, token)
     if operator is not None and standing == "open":
-        await context.smtp.send(compose(operator, job.id, token, context.settings))
+        await context.smtp.send(compose(operator, job.id, token, context.settings), template="operator_link")
     else:
         _log.info("A link was not sent", action="operator_link.skip", job_id=str(job.id), reason=standing)
     async with context.pool.acquire() as connection:

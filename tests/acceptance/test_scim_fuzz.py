@@ -5,100 +5,24 @@ Everything is drawn from a seeded generator, so a failure comes back; the reques
 
 from __future__ import annotations
 
-import asyncio
 import json
-import random
 from typing import TYPE_CHECKING
 
 import pytest
 
 from models.scim.schema import USER_URN
-from tests.support.api import ERROR_URN, LIST_URN, SCIM_TYPE, SCIM_TYPES, store
+from tests.support.api import LIST_URN
+from tests.support.fuzzing import JSON, USERS, Fuzz
 from tests.support.mutations import TEXTS, as_json, encoded, mutated_bytes, mutated_document, mutated_filter
 from tests.support.raw import exchange, request_bytes
 from tests.support.samples import sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import random
 
     from tests.support.api import Api, Caller
-    from tests.support.raw import RawAnswer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-AT_ONCE = 24
-_ROWS = (
-    "SELECT resource_id FROM job WHERE tenant_id = $1",
-    "SELECT resource_id FROM identifier WHERE tenant_id = $1",
-)
-
-
-class Fuzz:
-    """Sends requests of one kind, many at once, and judges what they were answered."""
-
-    def __init__(self, api: Api, caller: Caller) -> None:
-        self.api = api
-        self.caller = caller
-        self.statuses: dict[int, int] = {}
-        self.hung_up = 0
-        self.created: set[str] = set()
-
-    @property
-    def bearer(self) -> tuple[bytes, bytes]:
-        return b"Authorization", f"Bearer {self.caller.token}".encode()
-
-    async def run(self, count: int, make: Callable[[random.Random], bytes], *, may_hang_up: bool = False) -> None:
-        """Send what ``make`` draws; ``may_hang_up`` says that it need not be HTTP at all."""
-        waiting = iter(range(count))
-
-        async def send() -> None:
-            for number in waiting:
-                request = make(random.Random(number))  # noqa: S311  a generator that can be repeated
-                try:
-                    answer = await exchange(self.api.scim_url, request, half_close=may_hang_up)
-                    self.judge(answer, may_hang_up)
-                except Exception as error:
-                    raise AssertionError(f"request {number}: {request[:1500]!r}") from error
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(send())
-        assert sum(self.statuses.values()) + self.hung_up == count
-        await self.check_rows()
-
-    def judge(self, answer: RawAnswer | None, may_hang_up: bool) -> None:
-        if answer is None:
-            assert may_hang_up, "the server hung up"
-            self.hung_up += 1
-            return
-        self.statuses[answer.status] = self.statuses.get(answer.status, 0) + 1
-        if "x-correlation-id" not in answer.headers:
-            # What is not HTTP never reaches the application.
-            assert may_hang_up
-            assert answer.status == 400
-            return
-        assert answer.status < 500 or answer.status == 501, answer
-        if answer.status == 202:  # RFC 9967: where the outcome will be, and no body
-            assert answer.headers["location"]
-            assert not answer.body
-            return
-        assert answer.headers["content-type"] == SCIM_TYPE
-        body = answer.json
-        if answer.status == 201:
-            self.created.add(body["id"])
-        elif answer.status == 200:
-            assert "schemas" in body
-        else:
-            assert body["schemas"] == [ERROR_URN]
-            assert body["status"] == str(answer.status)
-            assert body["detail"]
-            assert body.get("scimType") in {None, *SCIM_TYPES}
-
-    async def check_rows(self) -> None:
-        async with store(self.api.settings) as connection:
-            for query in _ROWS:
-                rows = await connection.fetch(query, self.caller.tenant.id)
-                assert sorted(str(row["resource_id"]) for row in rows) == sorted(self.created)
 
 
 @pytest.fixture
@@ -106,15 +30,12 @@ def fuzz(api: Api, caller: Caller) -> Fuzz:
     return Fuzz(api, caller)
 
 
-USERS = b"/scim/v2/Users"
-JSON = (b"Content-Type", SCIM_TYPE.encode())
-
-
 async def test_structures_and_types(fuzz: Fuzz) -> None:
     def make(dice: random.Random) -> bytes:
         return request_bytes(b"POST", USERS, [fuzz.bearer, JSON], as_json(mutated_document(dice), dice))
 
     await fuzz.run(800, make)
+    await fuzz.check_rows()
     assert {201, 400} <= set(fuzz.statuses)
     for user_id in fuzz.created:  # what was taken can be read, alone and in a list
         assert (await fuzz.caller.get(f"/Users/{user_id}")).json["id"] == user_id
@@ -124,6 +45,7 @@ async def test_structures_and_types(fuzz: Fuzz) -> None:
 
 async def test_encodings_of_bodies(fuzz: Fuzz) -> None:
     await fuzz.run(500, lambda dice: request_bytes(b"POST", USERS, [fuzz.bearer, JSON], mutated_bytes(dice)))
+    await fuzz.check_rows()
     assert 400 in fuzz.statuses
 
 
@@ -135,6 +57,7 @@ async def test_filters(fuzz: Fuzz) -> None:
     for name in ("userName", "title"):  # so that there is something to compare with
         fuzz.created.add((await fuzz.caller.create({**sample("rfc7643-8.2-user-full"), "userName": name}))["id"])
     await fuzz.run(700, make)
+    await fuzz.check_rows()
     assert {200, 400} == set(fuzz.statuses)
 
 
@@ -176,6 +99,7 @@ async def test_queries(fuzz: Fuzz) -> None:
         return request_bytes(b"GET", path + b"?" + query, [fuzz.bearer])
 
     await fuzz.run(400, make)
+    await fuzz.check_rows()
     assert {200, 400} <= set(fuzz.statuses) <= {200, 400, 403}
 
 
@@ -233,6 +157,7 @@ async def test_paths_and_methods(fuzz: Fuzz) -> None:
         return request_bytes(method, path, [fuzz.bearer, JSON], b"{}" if method not in (b"GET", b"TRACE") else None)
 
     await fuzz.run(500, make)
+    await fuzz.check_rows()
     assert {200, 404, 405} <= set(fuzz.statuses)
 
 
@@ -280,6 +205,7 @@ async def test_headers(fuzz: Fuzz) -> None:
         return request_bytes(b"POST", USERS, [*own, *given], body)
 
     await fuzz.run(400, make)
+    await fuzz.check_rows()
     assert set(fuzz.statuses) <= {202, 400, 401, 415}
 
 
@@ -330,6 +256,7 @@ async def test_what_is_hardly_http(fuzz: Fuzz) -> None:
         return bytes(broken)
 
     await fuzz.run(500, make, may_hang_up=True)
+    await fuzz.check_rows()
     assert (await fuzz.caller.get("/Users")).json["totalResults"] == 0
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 import typer
 from uuid_utils.compat import uuid7
 
+from cli.audit_export import export
 from cli.show import Json, print_json, print_table
 from cli.store import with_store
 from models import tenants
@@ -246,5 +247,6 @@ def mount(app: typer.Typer) -> None:
         ("hold", hold),
         ("holds", list_holds),
         ("release", release),
+        ("export", export),
     ):
         app.command(name)(command)

@@ -1,0 +1,205 @@
+"""Exporting audit events to a file, with a manifest that says what is in it and what proves it.
+
+As JSON lines, an export is what the seals were made over: `deploy/verify_audit.py` verifies it, with the manifest,
+on any machine. CSV and OCSF are for reading and for SIEMs; their manifest names the seals only.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from base64 import b64encode
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import orjson
+
+from models.audit.canonical import PLATFORM
+from models.audit.filter_sql import where
+from models.audit.lines import each_line, lines
+from models.audit.note import read_seal
+from models.audit.ocsf import VERSION, as_ocsf
+from models.audit.record import Event, record
+from models.audit.seal import COLUMNS
+from models.audit.spreadsheet import HEADS, row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+    from models.audit.record import Actor
+    from models.audit.search import Search
+    from models.db import Connection
+
+FORMATS: Final = ("csv", "jsonl", "ocsf")
+ACTION: Final = "audit.log.export"
+WIDEST: Final = timedelta(days=3660)
+_BUFFER = 1 << 20
+_ORDER = "ORDER BY occurred_at, id"
+_SEALS = f"""
+SELECT {", ".join(f"s.{name}" for name in COLUMNS)}, l.leaves
+  FROM audit_seal AS s JOIN audit_leaves AS l USING (stream, seq)
+ WHERE s.stream = $1 AND s.kind = 'events' AND s.to_xid > $2 AND s.from_xid <= $3 ORDER BY s.seq
+"""  # noqa: S608  constants
+
+
+@dataclass(slots=True)
+class Exported:
+    """How far an export is, and at its end what is in it."""
+
+    rows: int = 0
+    size: int = 0
+    """Bytes."""
+    first_id: str | None = None
+    last_id: str | None = None
+    sha256: str = ""
+    reach: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By stream, the least and the greatest transaction id."""
+
+
+async def export_events(
+    connection: Connection,
+    search: Search,
+    *,
+    tenant_id: UUID | None,
+    form: str,
+    file: BinaryIO,
+    done: Exported | None = None,
+) -> Exported:
+    """Write what a search finds to ``file``, oldest first.
+
+    Args:
+        connection: outside a transaction.
+        search: what is asked; its end is fixed, so that what comes later is not in it.
+        tenant_id: whose events may be seen; None for all.
+        form: one of `FORMATS`.
+        file: opened for writing bytes.
+        done: is kept up while it goes on, for whoever watches.
+    """
+    done = done or Exported()
+    digest = sha256()
+    made = where(search, tenant_id)
+    written: list[bytes] = []
+    held = 0
+
+    def flush() -> None:
+        nonlocal held
+        data = b"".join(written)
+        written.clear()
+        held = 0
+        digest.update(data)
+        file.write(data)
+        done.size += len(data)
+
+    def put(text: bytes) -> None:
+        nonlocal held
+        # The line begins with id, transaction and tenant, in the order of `models.audit.lines`.
+        parts = text.split(b'"', 12)
+        stream = parts[11].decode() if parts[10] == b":" else str(PLATFORM)
+        xid = int(parts[7])
+        low, high = done.reach.get(stream, (xid, xid))
+        done.reach[stream] = (min(low, xid), max(high, xid))
+        if done.first_id is None:
+            done.first_id = parts[3].decode()
+        done.last_id = parts[3].decode()
+        done.rows += 1
+        data = write(text)
+        written.append(data)
+        held += len(data)
+        if held > _BUFFER:
+            flush()
+
+    write = _WRITERS[form]
+    if form == "csv":
+        written.append(_csv(HEADS))
+    async with connection.transaction(readonly=True):
+        await connection.execute("SET LOCAL statement_timeout = 0")
+        await each_line(connection, lines(str(made), _ORDER), *made.values, work=put)
+    flush()
+    done.sha256 = digest.hexdigest()
+    return done
+
+
+def _jsonl(text: bytes) -> bytes:
+    return text + b"\n"
+
+
+def _ocsf(text: bytes) -> bytes:
+    return orjson.dumps(as_ocsf(orjson.loads(text)), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _as_csv(text: bytes) -> bytes:
+    return _csv(row(orjson.loads(text)))
+
+
+def _csv(cells: Any) -> bytes:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue().encode()
+
+
+_WRITERS: Final[dict[str, Callable[[bytes], bytes]]] = {"csv": _as_csv, "jsonl": _jsonl, "ocsf": _ocsf}
+
+
+async def write_manifest(
+    connection: Connection, done: Exported, *, text: str, search: Search, form: str, file: BinaryIO
+) -> None:
+    """Write what goes with an export: what was asked, what is in it, and the seals over it.
+
+    The seals of an export as JSON lines come with their leaves, so that each line can be held to its place.
+    """
+    keys = await connection.fetch("SELECT verifier FROM audit_key ORDER BY created_at")
+    about = {
+        "format": form,
+        "schema": {"jsonl": "usher audit line v1", "ocsf": f"OCSF {VERSION}", "csv": "usher audit csv v1"}[form],
+        "query": text,
+        "from": search.since.isoformat(),
+        "to": search.until.isoformat(),
+        "made_at": datetime.now(UTC).isoformat(),
+        "rows": done.rows,
+        "size": done.size,
+        "first_id": done.first_id,
+        "last_id": done.last_id,
+        "sha256": done.sha256,
+        "keys": [one["verifier"] for one in keys],
+    }
+    file.write(orjson.dumps(about)[:-1] + b',"seals":[')
+    first = True
+    for stream, (low, high) in sorted(done.reach.items()):
+        async with connection.transaction(readonly=True):
+            async for each in connection.cursor(_SEALS, UUID(stream), low, high, prefetch=10):
+                seal = read_seal(each)
+                entry: dict[str, Any] = {"stream": stream, "seq": seal.seq, "note": seal.note()}
+                if form == "jsonl":
+                    entry["leaves"] = b64encode(each["leaves"]).decode()
+                file.write((b"\n" if first else b",\n") + orjson.dumps(entry))
+                first = False
+    file.write(b"\n]}\n")
+
+
+async def tell(
+    connection: Connection,
+    export_id: UUID,
+    *,
+    text: str,
+    form: str,
+    rows: int,
+    tenant_id: UUID | None,
+    actor: Actor,
+    correlation_id: UUID,
+) -> None:
+    """Audit an export that is done; what was searched for may name somebody, so it stands where that can be erased."""
+    target = {"type": "Export", "id": str(export_id), "label": text}
+    event = Event(
+        action=ACTION,
+        phase="applied",
+        actor=actor,
+        correlation_id=correlation_id,
+        tenant_id=tenant_id,
+        targets=[target],
+        context={"format": form, "events": rows},
+    )
+    await record(connection, [event])

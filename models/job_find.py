@@ -256,7 +256,7 @@ async def find_ids(
         text = statement(query.states, str(where), edge=edge, order=order, limit=most)
         return [row["id"] for row in await connection.fetch(text, *where.values)]
 
-    if query.ids is not None:
+    if query.ids is not None or query.states == {"cancelled"}:  # whose index is in order of the id
         return await run(_narrow_ids, after, limit), None
     walked: list[UUID] = []
     if not query.states <= _RARE:
@@ -332,5 +332,8 @@ async def find_page(
             f"Only {sql.WINDOW:,} jobs were looked at; go on from there, or name an id, a user or a correlation."
         )
     if query.cut:
-        notes.append(f"The names lead to more than {sql.MOST_CANDIDATES:,} jobs; only as many were looked at.")
+        notes.append(
+            f"The names lead to more than {sql.MOST_PEOPLE:,} people or {sql.MOST_CANDIDATES:,} jobs; only as many were"
+            " looked at."
+        )
     return Page([rows[one] for one in ids if one in rows], ids[-1] if more else reached, " ".join(notes) or None)

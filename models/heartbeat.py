@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import structlog
 
+from models.audit.record import Actor, Event, record
 from models.processes import BEAT_SECONDS, Identity, Vitals, beat, stopped
 from models.statistics import write_minutes
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from models.db import Connection
     from models.tally import Tally
 
 _LAG_SECONDS = 0.25  # between looks at how late the event loop is
@@ -73,6 +75,7 @@ class Heartbeat:
         self._seconds = seconds
         self._lag = 0.0
         self._missed = False
+        self._announced = False
         self._self = psutil.Process()
 
     async def run(self) -> None:
@@ -86,6 +89,9 @@ class Heartbeat:
     async def stop(self) -> None:
         """Write what is left, and that the process ended in order; after `run` was cancelled."""
         await self._beat(last=True)
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.unlink(missing_ok=True)
 
     async def _watch_lag(self) -> None:
         loop = asyncio.get_running_loop()
@@ -104,12 +110,16 @@ class Heartbeat:
             self._touch(self._file)
         try:
             async with asyncio.timeout(_WRITE_SECONDS), self._pool.acquire() as connection:
+                if not self._announced:
+                    await self._announce(connection, "system.process.start")
+                    self._announced = True
                 quiet = await beat(connection, self._identity, self._vitals())
                 if self._tally is not None:
                     minutes = self._tally.unwritten()
                     await write_minutes(connection, self._identity.id, [minute for minute, _ in minutes])
                     self._tally.wrote(minutes)
                 if last:
+                    await self._announce(connection, "system.process.stop")
                     await stopped(connection, self._identity.id)
         except Exception as error:  # noqa: BLE001  whatever it is, the work goes on without being told of
             if not self._missed:
@@ -121,14 +131,22 @@ class Heartbeat:
             self._missed = False
             self._told(quiet)
 
+    async def _announce(self, connection: Connection, action: str) -> None:
+        """Have the audit log say that the process began or ended, under one correlation id: the process's own."""
+        me = self._identity
+        where = f"{me.role} {me.pid} on {me.host}"
+        event = Event(
+            action=action,
+            phase="applied",
+            actor=Actor("system", str(me.id), where),
+            correlation_id=me.id,
+            targets=[{"type": "Process", "id": str(me.id), "label": where}],
+            context={"version": me.version, "queues": list(me.queues)},
+        )
+        await record(connection, [event])
+
     def _touch(self, file: Path) -> None:
         try:
             file.touch()
         except OSError as error:
             _log.error("The beat file cannot be written", action="beat.file", error=error.strerror)
-
-    def forget_file(self) -> None:
-        """Remove the probe file of a process that ended."""
-        if self._file is not None:
-            with suppress(OSError):
-                self._file.unlink(missing_ok=True)

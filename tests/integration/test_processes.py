@@ -77,6 +77,7 @@ async def test_a_process_is_there_as_long_as_it_beats(pool: asyncpg.Pool, tmp_pa
         await wait_until(probe.exists, "the probe file is touched again")
     await heartbeat.stop()
     assert (await only(pool)).state == "stopped"
+    assert not probe.exists()
     row = await pool.fetchrow("SELECT * FROM job_minute")
     assert row is not None
     assert (row["process_id"], row["done"], row["failed"], row["dead"]) == (identity.id, 5, 1, 1)

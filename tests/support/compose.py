@@ -113,7 +113,9 @@ class Stack:
         return {**given, "PATH": os.environ["PATH"], "PYTHONPATH": str(self.package)}
 
     def _here(self, value: str) -> str:
-        """Return a URL with the service in it replaced by where it is here; anything else as it is."""
+        """Return a URL with the service in it, or a file of the container, as it is here; anything else as it is."""
+        if value.startswith("/tmp/"):  # noqa: S108  a path in the container
+            return str(self.folder / value.removeprefix("/tmp/"))  # noqa: S108  as above
         parts = urlsplit(value)
         if parts.hostname not in self.services or parts.port is None:
             return value

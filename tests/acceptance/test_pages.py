@@ -278,11 +278,18 @@ async def test_guessing_has_to_wait(site: Api) -> None:
     operator = await person(site)
     someone = await browser(site, None)
     form = {"word": operator.name, "password": "wrong"}
-    answers = [await someone.post("/sign-in", form) for _ in range(FREE_BY_NAME + 1)]
-    assert [answer.status for answer in answers] == [403] * FREE_BY_NAME + [429]
-    assert answers[-1].headers["Retry-After"] == "1"
-    assert "Wait 1 s" in answers[-1].content.decode()
+    answers = [await someone.post("/sign-in", form) for _ in range(FREE_BY_NAME)]
+    assert [answer.status for answer in answers] == [403] * FREE_BY_NAME
     async with operators_pool(site.settings) as pool:
+        # As if there had been ten times as many: the longest wait, however slow this machine is.
+        await pool.execute(
+            "INSERT INTO sign_in_failure (id, key, failed_at)"
+            " SELECT gen_random_uuid(), key, failed_at FROM sign_in_failure, generate_series(1, 9)"
+        )
+        told = await someone.post("/sign-in", {**form, "password": PASSWORD})
+        assert told.status == 429
+        assert 30 < int(told.headers["Retry-After"]) <= 60
+        assert f"Wait {told.headers['Retry-After']} s" in told.content.decode()
         await pool.execute("DELETE FROM sign_in_failure")  # the other tests come from the same address
 
 
@@ -489,10 +496,9 @@ async def test_a_process_that_stops_waits_for_no_live_page(servers: Servers) -> 
         url = served.internal_url + "/ops/trial?live=1"
         async with served.session.get(url, headers=_cookie(someone)) as response:
             await _event(response)
-            began = asyncio.get_running_loop().time()
             await served.faces.internal.shutdown()  # as a runner does before it waits for its handlers
-            assert b"event: " not in await response.content.read()
-            assert asyncio.get_running_loop().time() - began < 5
+            async with asyncio.timeout(5):
+                assert b"event: " not in await response.content.read()
 
 
 async def test_with_https_cookies_are_for_this_host_only(servers: Servers) -> None:

@@ -50,6 +50,14 @@ async def let_hours_pass(pool: asyncpg.Pool, hours: float) -> None:
     )
 
 
+async def pile_up(pool: asyncpg.Pool) -> None:
+    """Have ten times as many failures as there are, so that the wait is the longest however slow this machine is."""
+    await pool.execute(
+        "INSERT INTO sign_in_failure (id, key, failed_at)"
+        " SELECT gen_random_uuid(), key, failed_at FROM sign_in_failure, generate_series(1, 9)"
+    )
+
+
 async def session_of(pool: asyncpg.Pool, operator: Operator) -> str:
     async with pool.acquire() as connection, connection.transaction():
         return await begin_session(connection, operator.id)
@@ -210,24 +218,24 @@ async def test_whether_there_is_such_a_person_cannot_be_told(pool: asyncpg.Pool)
     denials = await events(pool, "auth.session.deny")
     assert [event["reason"] for event in denials] == ["wrong_password", "unknown_name", "wrong_password"]
     assert denials[1]["targets"] == []  # people type passwords into the wrong field
-    # The same waiting too, at the same point.
-    for word in ("ana", "nobody"):
-        for _ in range(FREE_BY_NAME - 1):
-            assert await attempt(pool, word, "wrong", address="192.0.2.9") == Refused()
-        assert (await attempt(pool, word, "wrong", address="192.0.2.9")).wait_seconds > 0
+    # The same waiting too.
+    await pile_up(pool)
+    for word in ("ana", "nobody", "without-password"):
+        assert 20 < (await attempt(pool, word, "wrong", address="192.0.2.9")).wait_seconds <= 60
 
 
 async def test_while_one_waits_the_right_password_does_not_help_but_a_link_does(pool: asyncpg.Pool) -> None:
     operator = await ana(pool)
     for _ in range(FREE_BY_NAME):
-        await attempt(pool, "ana", "wrong", address="192.0.2.66")
+        assert await attempt(pool, "ana", "wrong", address="192.0.2.66") == Refused()
+    await pile_up(pool)
     refused = await attempt(pool, "ana", PASSWORD)
     assert isinstance(refused, Refused)
-    assert 0 < refused.wait_seconds <= 1
+    assert 20 < refused.wait_seconds <= 60
     async with pool.acquire() as connection:
         token = await make_link(connection, operator, secret_key=SECRET, **WHO)
         assert not isinstance(await use_link(connection, token, address=None, correlation_id=uuid7()), str)
-    await pool.execute("UPDATE sign_in_failure SET failed_at = failed_at - interval '2 seconds'")
+    await pool.execute("UPDATE sign_in_failure SET failed_at = failed_at - interval '61 seconds'")
     assert not isinstance(await attempt(pool, "ana", PASSWORD), Refused)
     # Who has signed in begins anew.
     assert await attempt(pool, "ana", "wrong") == Refused()
@@ -237,14 +245,16 @@ async def test_tries_at_once_are_counted_one_by_one(pool: asyncpg.Pool) -> None:
     await ana(pool)
     outcomes = await asyncio.gather(*(attempt(pool, "ana", f"wrong {number}") for number in range(20)))
     judged = [outcome for outcome in outcomes if outcome == Refused()]
-    assert len(judged) == FREE_BY_NAME
-    assert await pool.fetchval("SELECT count(*) FROM sign_in_failure") == 2 * FREE_BY_NAME
+    # A second later one more counts, and two seconds after that the next.
+    assert FREE_BY_NAME <= len(judged) <= FREE_BY_NAME + 3
+    assert await pool.fetchval("SELECT count(*) FROM sign_in_failure") == 2 * len(judged)
 
 
 async def test_one_address_that_tries_many_names_waits_too_and_others_do_not(pool: asyncpg.Pool) -> None:
     await ana(pool)
     for number in range(FREE_BY_ADDRESS):
         assert await attempt(pool, f"guess-{number}", "wrong", address="2001:db8::1") == Refused()
+    await pile_up(pool)
     assert (await attempt(pool, "ana", PASSWORD, address="2001:db8::2")).wait_seconds > 0
     assert not isinstance(await attempt(pool, "ana", PASSWORD, address="192.0.2.1"), Refused)
 
@@ -253,6 +263,7 @@ async def test_failures_are_forgotten_after_an_hour(pool: asyncpg.Pool) -> None:
     await ana(pool)
     for _ in range(FREE_BY_NAME):
         await attempt(pool, "ana", "wrong")
+    await pile_up(pool)
     await pool.execute("UPDATE sign_in_failure SET failed_at = failed_at - interval '61 minutes'")
     assert not isinstance(await attempt(pool, "ana", PASSWORD), Refused)
     assert await pool.fetchval("SELECT count(*) FROM sign_in_failure") == 0
@@ -270,6 +281,7 @@ async def test_a_signed_in_person_proves_who_they_are_and_cannot_guess_either(po
     assert await prove(pool, operator, PASSWORD, secret_key=SECRET) is None
     for _ in range(FREE_BY_NAME):
         assert await prove(pool, operator, "wrong", secret_key=SECRET) == Refused()
+    await pile_up(pool)
     refused = await prove(pool, operator, PASSWORD, secret_key=SECRET)
     assert refused is not None
     assert refused.wait_seconds > 0

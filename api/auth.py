@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -59,7 +60,19 @@ class RefusedError(UnauthenticatedError):
         self.reason = reason
         self.tenant_id = tenant_id
         self.hint = hint
-        """A short hash of what was presented: tells one stale token from many guesses."""
+        """A short keyed hash of what was presented: tells one stale token from many guesses."""
+
+
+class OutOfScopeError(ForbiddenError):
+    """The token is good, but not for this."""
+
+    reason = "scope"
+    hint = None
+
+    def __init__(self, scope: str, *, tenant_id: UUID, actor: Actor) -> None:
+        super().__init__(f"This token does not have the scope {scope}.")
+        self.tenant_id = tenant_id
+        self.actor = actor
 
 
 def _refuse(reason: str, *, tenant_id: UUID | None = None, hint: str | None = None) -> RefusedError:
@@ -73,6 +86,7 @@ class TokenCache:
     def __init__(self, pool: asyncpg.Pool, settings: Settings) -> None:
         self._pool = pool
         self._trust_seconds = settings.token_cache_seconds
+        self._hint_key = hmac.digest(settings.secret_key.get_secret_value().encode(), b"usher token hint", "sha256")
         self._known: dict[str, _Known] = {}
         self._reading: dict[str, asyncio.Task[_Known]] = {}
         self._verified: dict[tuple[bytes, str], tuple[float, Principal]] = {}
@@ -104,7 +118,7 @@ class TokenCache:
 
         Raises:
             RefusedError: 401, with the reason for the audit log.
-            ForbiddenError: a good token without ``scope``.
+            OutOfScopeError: 403, a good token without ``scope``.
             UnavailableError: the token store does not answer; never a 401, which Entra would quarantine.
         """
         # By its hash, so that no secret stays in memory; a hash tells a guesser nothing by how long it takes.
@@ -119,7 +133,7 @@ class TokenCache:
         text = text.strip()
         parts = split_token(text)
         if parts is None:
-            raise _refuse("malformed", hint=hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12])
+            raise _refuse("malformed", hint=self._hint(text))
         token_id, secret = parts
         try:
             trusted_until, token = await self._find(token_id)
@@ -129,15 +143,15 @@ class TokenCache:
             raise
         now = datetime.now(UTC)
         reason = refusal(token, secret, scope, now)
-        if reason == "scope":
+        if reason == "scope" and token is not None:
             metrics.AUTH_FAILURES.add(1, reason)
-            raise ForbiddenError(f"This token does not have the scope {scope}.")
+            raise OutOfScopeError(scope, tenant_id=token.tenant_id, actor=Actor("token", token.id, token.label))
         if reason is not None or token is None:
             known = token is not None and reason != "unknown"
             raise _refuse(
                 reason or "unknown",
                 tenant_id=token.tenant_id if known and token else None,
-                hint=hashlib.sha256(text.encode()).hexdigest()[:12],
+                hint=self._hint(text),
             )
         principal = Principal(
             token.tenant_id,
@@ -152,6 +166,10 @@ class TokenCache:
         self._verified[key] = (trusted_until, principal)
         self._note_use(principal)
         return principal
+
+    def _hint(self, text: str) -> str:
+        """Return what groups attempts with one token; without the key it tells nothing of the token."""
+        return hmac.digest(self._hint_key, text.encode(errors="replace"), "sha256").hex()[:12]
 
     def _note_use(self, principal: Principal) -> None:
         if principal.actor.id is not None:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from models.audit.record import Actor, Event, record
 from models.errors import PermanentJobError
-from models.ledger_sql import CLAIM, FAIL, OVERDUE, RESCUE
+from models.ledger_sql import CLAIM, FAIL, LOST, OVERDUE, RESCUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -205,8 +206,29 @@ async def fail(
     wait = 0.0 if final or kind is None else kind.delay(job.attempts)
     text = (detail if detail is not None else _describe(error))[:_LONGEST_DETAIL].replace("\x00", "")
     text = text.encode(errors="replace").decode()  # a lone surrogate of an odd payload can be written nowhere
-    row = await connection.fetchrow(FAIL, job.id, lease_token, state, wait, code, text, process_id, took_seconds, trace)
-    return Ending(job, state, code) if row else None
+    async with connection.transaction():
+        row = await connection.fetchrow(
+            FAIL, job.id, lease_token, state, wait, code, text, process_id, took_seconds, trace
+        )
+        if row is None:
+            return None
+        context = {"kind": job.kind, "attempt": job.attempts, "state": state}
+        await record(connection, [_ended("job.attempt.fail", job, code, context)])
+    return Ending(job, state, code)
+
+
+def _ended(action: str, job: Job, code: str, context: dict[str, Any]) -> Event:
+    return Event(
+        action=action,
+        phase="failed",
+        actor=Actor("job"),
+        correlation_id=job.correlation_id,
+        tenant_id=job.tenant_id,
+        reason=code,
+        targets=[{"type": "Job", "id": str(job.id), "label": job.kind}],
+        job_id=job.id,
+        context=context,
+    )
 
 
 def _describe(error: BaseException) -> str:
@@ -243,14 +265,21 @@ async def rescue(connection: Connection, limit: int = 1000) -> list[asyncpg.Reco
     Returns:
         At most ``limit`` rows that `read_job` reads, with `queue`, `state` (`retry` or `dead`) and `due` beside.
     """
-    return await connection.fetch(
-        RESCUE,
-        list(KINDS),
-        [kind.max_attempts for kind in KINDS.values()],
-        [kind.first_delay_seconds for kind in KINDS.values()],
-        [kind.longest_delay_seconds for kind in KINDS.values()],
-        limit,
-    )
+    async with connection.transaction():
+        rows = await connection.fetch(
+            RESCUE,
+            list(KINDS),
+            [kind.max_attempts for kind in KINDS.values()],
+            [kind.first_delay_seconds for kind in KINDS.values()],
+            [kind.longest_delay_seconds for kind in KINDS.values()],
+            limit,
+        )
+        events = []
+        for row in rows:
+            context = {"kind": row["kind"], "attempt": row["attempts"], "state": row["state"]}
+            events.append(_ended("job.attempt.rescue", read_job(row), LOST, context))
+        await record(connection, events)
+    return rows
 
 
 async def due(connection: Connection, queue: str, *, older_than_seconds: float, limit: int) -> list[UUID]:

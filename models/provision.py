@@ -12,6 +12,7 @@ import orjson
 
 from models import metrics
 from models.audit.actions import ACTIONS
+from models.audit.redact import keep
 from models.ids import new_id
 from models.jobs import KINDS, read_job
 from models.scim.diff import net_diff
@@ -101,7 +102,7 @@ async def apply_creates(connection: Connection, jobs: Sequence[Job], lease_token
         _APPLY,
         lease_token,
         [job.id for job in jobs],
-        [orjson.dumps(diff).decode() for diff in diffs],
+        [orjson.dumps(keep(diff)).decode() for diff in diffs],
         [new_id() for _ in jobs],
         [new_id() for _ in jobs],
         [new_id() for _ in jobs],

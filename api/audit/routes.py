@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 
 from api.audit import openapi
 from api.audit.answers import NDJSON, as_json, facets_body, json_answer, page_body, problem_answer
-from api.auth import RefusedError, authorization
+from api.auth import OutOfScopeError, RefusedError, authorization
 from api.keys import AUDIT_POOL, DENIALS, SETTINGS, TOKENS
 from models.audit.query import MOST_EVENTS, count_facets, find_event, search_events
 from models.audit.record import ANONYMOUS, Event
@@ -207,7 +207,7 @@ async def _answer(request: web.Request, count: Count | None) -> web.StreamRespon
         if failure is None:
             _log.exception("A request failed", action="audit.fault", correlation_id=headers["X-Correlation-Id"], **said)
             failure = _FaultError()
-        if isinstance(failure, RefusedError):
+        if isinstance(failure, RefusedError | OutOfScopeError):
             _deny(request, failure, correlation_id, said["route"])
         response = problem_answer(failure)
     if not response.prepared:
@@ -228,13 +228,13 @@ class _FaultError(HttpError):
     status = 500
 
 
-def _deny(request: web.Request, error: RefusedError, correlation_id: UUID, route: str) -> None:
+def _deny(request: web.Request, error: RefusedError | OutOfScopeError, correlation_id: UUID, route: str) -> None:
     hint = {"token_hint": error.hint} if error.hint else {}
     request.config_dict[DENIALS].add(
         Event(
             action="auth.request.deny",
             phase="denied",
-            actor=ANONYMOUS,
+            actor=error.actor if isinstance(error, OutOfScopeError) else ANONYMOUS,
             correlation_id=correlation_id,
             tenant_id=error.tenant_id,
             reason=error.reason,

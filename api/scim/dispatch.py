@@ -14,7 +14,7 @@ import asyncpg
 import structlog
 from aiohttp import HttpVersion11, web
 
-from api.auth import RefusedError, authorization
+from api.auth import OutOfScopeError, RefusedError, authorization
 from api.metrics import count_request
 from api.scim import asynchronous, bulk, discovery, groups, me, search, users
 from api.scim.call import Call
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from api.scim.front import Front
+    from models.audit.record import Actor
 
     Handler = Callable[[Call], Awaitable[web.Response]]
 
@@ -163,7 +164,7 @@ class _FaultError(HttpError):
 
 def _deny(call: Call, error: ClientError) -> None:
     """Have a refusal audited. A read that finds nothing is no refusal, and a stranger's wrong path no event."""
-    if isinstance(error, RefusedError):
+    if isinstance(error, RefusedError | OutOfScopeError):
         action, tenant_id = "auth.request.deny", error.tenant_id
         reason: str | None = error.reason
         hint = {"token_hint": error.hint} if error.hint else {}
@@ -177,13 +178,17 @@ def _deny(call: Call, error: ClientError) -> None:
         Event(
             action=action,
             phase="denied",
-            actor=call.principal.actor if call.tenant_id else ANONYMOUS,
+            actor=error.actor if isinstance(error, OutOfScopeError) else _actor(call),
             correlation_id=call.correlation_id,
             tenant_id=tenant_id,
             reason=reason or f"http_{error.status}",
             context={**call.context(), "status": error.status, **hint},
         )
     )
+
+
+def _actor(call: Call) -> Actor:
+    return call.principal.actor if call.tenant_id else ANONYMOUS
 
 
 async def _handle(call: Call, tail: str) -> web.Response:

@@ -9,6 +9,7 @@ import orjson
 
 from models import metrics
 from models.audit.actions import ACTIONS
+from models.audit.redact import keep
 from models.ids import new_id
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ async def record(connection: Connection, events: Sequence[Event]) -> list[UUID]:
         [e.correlation_id for e in events],
         [e.job_id for e in events],
         [_json(e.context) for e in events],
-        [_json(e.diff) for e in events],
+        [_json(e.diff and keep(e.diff)) for e in events],
     )
     for event in events:
         metrics.AUDIT_EVENTS.add(1, event.action, _OUTCOMES[event.phase])
@@ -102,5 +103,19 @@ async def record(connection: Connection, events: Sequence[Event]) -> list[UUID]:
 
 async def make_partitions(connection: Connection, months_ahead: int = 3) -> int:
     """Make the monthly partitions up to ``months_ahead``; return how many were missing."""
-    made: int = await connection.fetchval("SELECT usher_make_audit_partitions($1)", months_ahead)
+    async with connection.transaction():
+        made: int = await connection.fetchval("SELECT usher_make_audit_partitions($1)", months_ahead)
+        if made:
+            await record(
+                connection,
+                [
+                    Event(
+                        action="system.partition.create",
+                        phase="applied",
+                        actor=SYSTEM,
+                        correlation_id=new_id(),
+                        context={"partitions": made, "months_ahead": months_ahead},
+                    )
+                ],
+            )
     return made

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models.ids import new_id
+
 if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection as SyncConnection
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
     from models.db import Connection
 
 _HERE = Path(__file__).parent
+# In SQL of its own: what else writes audit events knows the newest schema only.
+_MIGRATED = """
+INSERT INTO audit_event (id, action, phase, outcome, severity, actor_type, targets, correlation_id, context)
+VALUES (:id, :action, 'applied', 'success', 2, 'system', '[]', :id,
+        jsonb_build_object('from', cast(:before AS text), 'to', cast(:after AS text)))
+"""
 _LOCK = 0x75736865  # any constant: two `usher migrate` at once take turns
 
 
@@ -43,6 +51,7 @@ async def upgrade(database_url: str, revision: str = "head") -> None:
         OSError: the server cannot be reached.
     """
     from alembic import command  # noqa: PLC0415  see above
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415  see above
     from sqlalchemy import text  # noqa: PLC0415  see above
     from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415  see above
     from sqlalchemy.pool import NullPool  # noqa: PLC0415  see above
@@ -51,7 +60,12 @@ async def upgrade(database_url: str, revision: str = "head") -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         config = _config()
         config.attributes["connection"] = connection
+        before = MigrationContext.configure(connection).get_current_revision()
         command.upgrade(config, revision)
+        after = MigrationContext.configure(connection).get_current_revision()
+        if after is not None and after != before:
+            said = {"action": "system.schema.migrate", "before": before or "nothing", "after": after}
+            connection.execute(text(_MIGRATED), {"id": new_id(), **said})
 
     url = database_url.replace("postgres://", "postgresql://", 1).replace("postgresql://", "postgresql+asyncpg://", 1)
     engine = create_async_engine(url, poolclass=NullPool)

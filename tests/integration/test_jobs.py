@@ -365,7 +365,9 @@ async def test_what_is_overdue_is_listed_oldest_first_over_all_tenants(connectio
 
 async def _events(connection: Connection, job_id: UUID) -> list[tuple[str, str, str | None]]:
     rows = await connection.fetch(
-        "SELECT action, phase, reason FROM audit_event WHERE job_id = $1 ORDER BY occurred_at, id", job_id
+        "SELECT action, phase, reason FROM audit_event WHERE job_id = $1 AND action NOT LIKE 'job.attempt.%'"
+        " ORDER BY occurred_at, id",
+        job_id,
     )
     return [tuple(one) for one in rows]
 

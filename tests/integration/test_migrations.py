@@ -300,7 +300,12 @@ async def test_the_application_cannot_change_an_audit_event(application: Connect
     await record_one(application)
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied"):
         await application.execute(change)
-    assert await application.fetchval("SELECT count(*) FROM audit_event WHERE reason IS NULL") == 1
+    assert (
+        await application.fetchval(
+            "SELECT count(*) FROM audit_event WHERE reason IS NULL AND action <> 'system.schema.migrate'"
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -372,4 +377,4 @@ async def test_an_event_goes_with_its_transaction(application: Connection) -> No
     await transaction.start()
     await record_one(application)
     await transaction.rollback()
-    assert await application.fetchval("SELECT count(*) FROM audit_event") == 0
+    assert await application.fetchval("SELECT count(*) FROM audit_event WHERE action <> 'system.schema.migrate'") == 0

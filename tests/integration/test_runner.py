@@ -225,11 +225,16 @@ async def test_a_poison_job_fails_alone_and_ends_dead(
     found = await row(pool, bad.id)
     assert (found["state"], found["attempts"]) == ("dead", 3)
     assert found["error_code"]
-    events = await pool.fetch("SELECT * FROM audit_event WHERE job_id = $1", bad.id)
+    events = await pool.fetch("SELECT * FROM audit_event WHERE job_id = $1 ORDER BY occurred_at, id", bad.id)
+    tried_in_vain = ("job.attempt.fail", "failed", found["error_code"])
     assert [(one["action"], one["phase"], one["reason"]) for one in events] == [
-        ("scim.user.create", "failed", found["error_code"])
+        *[tried_in_vain] * 3,
+        ("scim.user.create", "failed", found["error_code"]),
     ]
-    assert (events[0]["correlation_id"], events[0]["target_id"]) == (bad.correlation_id, str(bad.resource_id))
+    states = [(one["context"]["attempt"], one["context"]["state"]) for one in events[:3]]
+    assert states == [(1, "retry"), (2, "retry"), (3, "dead")]
+    assert {one["correlation_id"] for one in events} == {bad.correlation_id}
+    assert (events[0]["target_id"], events[3]["target_id"]) == (str(bad.id), str(bad.resource_id))
 
 
 async def test_two_poison_jobs_in_one_batch_are_both_found(context: Context, pool: asyncpg.Pool, tenant: UUID) -> None:
@@ -265,7 +270,9 @@ async def test_what_no_attempt_can_mend_is_dead_and_audited_at_once(
 
     async with serving(context, Script(refuse).handler):
         await until(pool, {"done": 2, "dead": 1})
-    event = await pool.fetchrow("SELECT phase, reason, targets FROM audit_event WHERE job_id = $1", bad.id)
+    event = await pool.fetchrow(
+        "SELECT phase, reason, targets FROM audit_event WHERE job_id = $1 AND action = 'scim.user.create'", bad.id
+    )
     assert event is not None
     assert (event["phase"], event["reason"]) == ("failed", "hopeless")
     assert event["targets"] == [{"type": "User", "id": str(bad.resource_id), "label": bad.user_name}]

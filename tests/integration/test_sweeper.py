@@ -141,8 +141,13 @@ async def test_a_job_that_lost_its_last_attempt_is_dead_and_audited_once(
         await sweeper.sweep(context, HANDLERS, QUEUES)
     found = await row(connection, lost)
     assert (found["state"], found["attempts"], found["error_code"]) == ("dead", most, LOST)
-    events = await connection.fetch("SELECT action, phase, reason FROM audit_event WHERE job_id = $1", lost)
-    assert [tuple(one) for one in events] == [("scim.user.create", "failed", LOST)]
+    events = await connection.fetch(
+        "SELECT action, phase, reason FROM audit_event WHERE job_id = $1 ORDER BY occurred_at, id", lost
+    )
+    assert [tuple(one) for one in events] == [
+        ("job.attempt.rescue", "failed", LOST),
+        ("scim.user.create", "failed", LOST),
+    ]
     assert rung == []
 
 

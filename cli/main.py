@@ -33,6 +33,12 @@ COMMANDS = {
         "List what clients sent lately, newest first: refusals and tolerated deviations in words, nobody's data.",
     ),
     "mail": ("cli.mail:app", "Find invitation e-mails, send them again, suppress addresses."),
+    "process": ("cli.process:app", "Show the processes that live; tell a worker to take no more jobs."),
+    "schedule": ("cli.schedule:app", "Show what runs on a schedule and how it went; ask for a run."),
+    "cycle": (
+        "cli.cycle:cycle",
+        "Show how far cycles are: users accepted, applied and invited, and when what is accepted will be done.",
+    ),
     "audit": ("cli.audit:app", "Ask the audit log: list events, follow them, show one whole."),
     "simulate": (
         "cli.simulate.command:simulate",

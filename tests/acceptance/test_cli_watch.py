@@ -72,7 +72,7 @@ async def test_a_worker_is_found_made_quiet_and_called_back(pool: asyncpg.Pool) 
     await heartbeat._beat()
     assert told == [False, True, False]
     assert "There is no worker" in await refused("process", "quiet", str(uuid7()))
-    assert "'nonsense' is not a valid UUID" in await refused("process", "quiet", "nonsense")
+    assert "Invalid value for" in await refused("process", "quiet", "nonsense")
     label = await pool.fetchval("SELECT actor_label FROM audit_event WHERE action = 'ops.worker.quiet'")
     assert label == "command line"
 

@@ -323,6 +323,15 @@ async def test_the_services_start_work_and_stop(stack: Stack) -> None:
 
         stack.start("worker")
 
+        async def counts() -> bool:
+            try:
+                async with client.get(stack.url("worker", 8081, "/metrics")) as response:
+                    return "usher_worker_slots{" in await response.text()
+            except aiohttp.ClientError:
+                return False
+
+        await wait_until(counts, "the worker's /metrics", 60)
+
         async def applied() -> list[dict[str, Any]]:
             events = json.loads(stack.execute("worker", "usher", "audit", "--action", "scim.user.create", "--json"))
             return [event for event in events if event["phase"] == "applied"]

@@ -110,6 +110,9 @@ class Stack:
             for variable, port in (("HOST", 8080), ("ADMIN_HOST", 8081)):
                 assert given.pop(f"USHER_{variable}") == "0.0.0.0"  # noqa: S104  compared, not bound
                 given[f"USHER_{variable.replace('HOST', 'PORT')}"] = str(self.at(name, port)[1])
+        if name == "worker":
+            assert given.pop("USHER_ADMIN_HOST") == "0.0.0.0"  # noqa: S104  as above
+            given["USHER_WORKER_ADMIN_PORT"] = str(self.at(name, int(given["USHER_WORKER_ADMIN_PORT"]))[1])
         return {**given, "PATH": os.environ["PATH"], "PYTHONPATH": str(self.package)}
 
     def _here(self, value: str) -> str:

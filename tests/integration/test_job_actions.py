@@ -148,6 +148,16 @@ async def test_a_retry_of_what_is_due_changes_nothing(connection: Connection, te
     assert (await act(connection, "retry", [staged.id], actor=ANA)).due == {PROVISION: [staged.id]}
 
 
+async def test_who_began_before_the_other_has_no_second_effect(
+    pool: asyncpg.Pool, connection: Connection, tenant: UUID
+) -> None:
+    (dead,) = await kill(connection, tenant)
+    async with pool.acquire() as slow, slow.transaction():
+        await slow.fetchval("SELECT now()")  # which stays what it is until the transaction ends
+        assert (await act(connection, "retry", [dead.id], actor=ANA)).applied == [dead.id]
+        assert (await act(slow, "retry", [dead.id], actor=ANA)).left == {dead.id: DUE_ALREADY}
+
+
 async def test_what_has_changed_since_it_was_seen_is_left_alone(connection: Connection, tenant: UUID) -> None:
     (dead,) = await kill(connection, tenant)
     seen = seen_mark(await row(connection, dead.id))

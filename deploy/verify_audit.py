@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 BESIDE = ("actor_label", "diff", "salt", "personal_hash", "erasure_id")
 KEPT_OF_TARGET = ("type", "id")
-PERSONAL_CONTEXT = ("ip", "user_agent")
+PERSONAL_CONTEXT = ("ip", "peer", "user_agent")
 NOBODY = "00000000-0000-0000-0000-000000000000"
 SIGNED = re.compile(r"\u2014 (\S+) (\S+)\n?")
 

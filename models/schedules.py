@@ -40,6 +40,7 @@ class Entry:
 _ENTRIES = (
     Entry(SWEEP, None, "Frees jobs whose worker is gone and rings for what is due (every USHER_SWEEP_SECONDS)."),
     Entry("audit.anchor", 3600, "Appends each stream's last seal to USHER_AUDIT_ANCHOR_FILE."),
+    Entry("audit.export", 2, "Writes exports that pages asked for, and deletes those whose links expired."),
     Entry("audit.partitions", 3600, "Makes the audit log's monthly partitions ahead."),
     Entry("audit.retention", 86_400, "Removes audit events whose time is over, and leaves tombstones."),
     Entry("audit.seal", 60, "Seals the audit events that came since the last time."),

@@ -18,7 +18,7 @@ from models.request_log import prune
 from models.schedules import SCHEDULES, begin, due, end, register
 from models.statistics import forget_minutes
 from models.upkeep import forget_deferred, forget_sessions
-from worker import sealer
+from worker import exporter, sealer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -67,6 +67,7 @@ async def _statistics(_: Context, connection: Connection) -> str:
 
 RUNS: dict[str, Run] = {
     "audit.anchor": sealer.anchor,
+    "audit.export": exporter.export_waiting,
     "audit.partitions": _partitions,
     "audit.retention": sealer.remove_old,
     "audit.seal": sealer.seal,

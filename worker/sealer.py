@@ -56,7 +56,14 @@ async def verify_all(context: Context, connection: Connection) -> str:
         anchors = await asyncio.to_thread(read_anchors, settings.audit_anchor_file)
     report = await verify(connection, trusted, anchors=anchors)
     for finding in report.findings[:_MOST_TOLD]:
-        _log.error("The audit log was tampered with", action="audit.tampered", **finding.as_dict())
+        _log.error(
+            "The audit log was tampered with",
+            action="audit.tampered",
+            finding=finding.kind,
+            stream=str(finding.stream),
+            seal=finding.seq,
+            event_id=finding.event_id,
+        )
     await record(
         connection,
         [

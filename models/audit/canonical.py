@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PLATFORM = UUID(int=0)
 """The stream of events that belong to no tenant."""
 
-PERSONAL_CONTEXT = ("ip", "user_agent")
+PERSONAL_CONTEXT = ("ip", "peer", "user_agent")
 _BESIDE = ("actor_label", "diff", "salt", "personal_hash", "erasure_id")
 _KEPT_OF_TARGET = frozenset(("type", "id"))
 _DEEP = frozenset((float, dict, list))

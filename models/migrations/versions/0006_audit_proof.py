@@ -184,7 +184,7 @@ DECLARE
 BEGIN
     PERFORM set_config('usher.audit_change', 'erase', true);
     UPDATE audit_event AS e
-       SET diff = NULL, actor_label = NULL, context = context - 'ip' - 'user_agent', salt = NULL,
+       SET diff = NULL, actor_label = NULL, context = context - 'ip' - 'peer' - 'user_agent', salt = NULL,
            targets = coalesce((
                SELECT jsonb_agg((SELECT jsonb_object_agg(key, value) FROM jsonb_each(one) WHERE key IN ('type', 'id'))
                                 ORDER BY place)

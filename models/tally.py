@@ -105,14 +105,19 @@ class Tally:
         minute.running[bucket(seconds)] += count
         self.done_total += count
 
-    def failed(self, kind: str, seconds: float | None, *, dead: bool) -> None:
-        """Count an attempt that did not end well after ``seconds``, if they are known."""
+    def failed(self, kind: str, seconds: float, *, dead: bool) -> None:
+        """Count an attempt that did not end well after ``seconds``."""
         minute = self._now(kind)
         minute.failed += 1
         minute.dead += dead
-        if seconds is not None:
-            minute.running[bucket(seconds)] += 1
+        minute.running[bucket(seconds)] += 1
         self.failed_total += 1
+
+    def lost(self, kind: str, *, dead: bool) -> None:
+        """Count an attempt that another process took with it; how long it ran nobody knows."""
+        minute = self._now(kind)
+        minute.failed += 1
+        minute.dead += dead
 
     def unwritten(self) -> list[tuple[Minute, int]]:
         """Return the minutes that have changed since they were written, with the number of their changes so far."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from models.db import Connection
+    from models.tally import Tally
     from worker.context import Context, Handler
 
 _SWEEP_LOCK = 7311201
@@ -40,8 +41,10 @@ SELECT pg_try_advisory_xact_lock($1) AND now() - pg_postmaster_start_time() > ma
 """
 
 
-async def rescue_lost(connection: Connection, handlers: Mapping[str, Handler]) -> tuple[dict[str, list[UUID]], bool]:
-    """Free jobs whose lease ran out, in one transaction.
+async def rescue_lost(
+    connection: Connection, handlers: Mapping[str, Handler], tally: Tally | None = None
+) -> tuple[dict[str, list[UUID]], bool]:
+    """Free jobs whose lease ran out, in one transaction, and count their attempts in ``tally``.
 
     Returns:
         The ids to ring for, by queue, and whether there may be more to free.
@@ -65,6 +68,9 @@ async def rescue_lost(connection: Connection, handlers: Mapping[str, Handler]) -
                 correlation_id=str(row["correlation_id"]),
                 state=row["state"],
             )
+    if tally is not None:
+        for row in rows:
+            tally.lost(row["kind"], dead=row["state"] == "dead")
     return rung, len(rows) == _MOST_RESCUED
 
 
@@ -86,7 +92,7 @@ async def sweep(context: Context, handlers: Mapping[str, Handler], queues: tuple
     async with context.pool.acquire() as connection:
         more = True
         while more:
-            rung, more = await rescue_lost(connection, handlers)
+            rung, more = await rescue_lost(connection, handlers, context.tally)
             for queue, job_ids in rung.items():
                 context.ring(queue, job_ids)
         for queue in queues:

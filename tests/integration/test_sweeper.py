@@ -188,6 +188,13 @@ async def test_only_what_should_have_been_taken_by_now_is_rung_for(
     assert rung == [(EMAIL, [mail.id])]
 
 
+async def test_lost_attempts_are_counted_as_failed(context: Context, connection: Connection, tenant: UUID) -> None:
+    await lose(connection, tenant, 2)
+    await sweeper.sweep(context, HANDLERS, QUEUES)
+    ((minute, _),) = context.tally.unwritten()
+    assert (minute.kind, minute.failed, minute.dead) == ("user.create", 2, 0)
+
+
 async def test_it_goes_on_sweeping_through_an_outage(
     context: Context, pool: asyncpg.Pool, connection: Connection, tenant: UUID
 ) -> None:

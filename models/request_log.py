@@ -29,7 +29,8 @@ CAPTURE_HOURS = 24
 """Hours that bodies are kept after their capture ended."""
 MOST_CAPTURE_MINUTES = 24 * 60
 PAGE = 100
-_LOCK = 7311205
+_KEPT = timedelta(days=KEPT_DAYS)
+_CHUNK = 5000  # rows of one statement that deletes
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,29 +182,38 @@ async def find_request(connection: Connection, request_id: UUID) -> dict[str, An
     return dict(row) if row else None
 
 
-_TRAFFIC = """
+_SUM = """
 SELECT coalesce(sum(succeeded), 0)::int AS succeeded, coalesce(sum(refused), 0)::int AS refused,
        coalesce(sum(omitted), 0)::int AS omitted
-  FROM request_minute
- WHERE tenant_id IS NOT DISTINCT FROM $1 AND minute > now() - make_interval(secs => $2)
+  FROM request_minute WHERE minute > now() - make_interval(secs => $1) AND tenant_id
 """
 
 
 async def traffic(connection: Connection, tenant_id: UUID | None, *, seconds: float) -> dict[str, int]:
     """Return how many requests of a tenant (None: of nobody known) succeeded, were refused, and have no row."""
-    row = await connection.fetchrow(_TRAFFIC, tenant_id, seconds)
+    if tenant_id is None:
+        row = await connection.fetchrow(_SUM + "IS NULL", seconds)
+    else:
+        row = await connection.fetchrow(_SUM + "= $2", seconds, tenant_id)
     assert row is not None  # noqa: S101  an aggregate always has a row
     return dict(row)
 
 
+# Each tenant is asked by the index that begins with it.
+_OMITTED = """
+SELECT (SELECT coalesce(sum(each.omitted), 0) FROM tenant CROSS JOIN LATERAL (
+            SELECT omitted FROM request_minute
+             WHERE tenant_id = tenant.id AND minute > now() - interval '1 hour') AS each)
+     + (SELECT coalesce(sum(omitted), 0) FROM request_minute
+         WHERE tenant_id IS NULL AND minute > now() - interval '1 hour')
+"""
+
+
 async def omitted(connection: Connection, tenant_id: UUID | None = None) -> int:
     """Return how many requests of the last hour, of one tenant or of all, were counted but have no row."""
-    number: int = await connection.fetchval(
-        "SELECT coalesce(sum(omitted), 0)::int FROM request_minute"
-        " WHERE minute > now() - interval '1 hour' AND ($1::uuid IS NULL OR tenant_id = $1)",
-        tenant_id,
-    )
-    return number
+    if tenant_id is not None:
+        return (await traffic(connection, tenant_id, seconds=3600))["omitted"]
+    return int(await connection.fetchval(_OMITTED))
 
 
 async def set_capture(
@@ -276,19 +286,8 @@ def first_id(moment: datetime) -> UUID:
     return UUID(int=(int(moment.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62))
 
 
-_TOO_MANY = """
-DELETE FROM request_log USING (
-    SELECT DISTINCT tenant_id FROM request_minute
-) AS seen CROSS JOIN LATERAL (
-    SELECT id FROM request_log AS kept WHERE kept.tenant_id IS NOT DISTINCT FROM seen.tenant_id
-     ORDER BY id DESC OFFSET $1 LIMIT 1
-) AS first
- WHERE request_log.tenant_id IS NOT DISTINCT FROM seen.tenant_id AND request_log.id <= first.id
-"""
-
-
 async def prune(connection: Connection, *, now: datetime | None = None, most_rows: int = MOST_ROWS) -> int:
-    """Delete what is too old or too much, and bodies whose time is over; one process at a time does it.
+    """Delete what is too old or too much, and bodies whose time is over, a chunk a statement.
 
     Args:
         connection: outside a transaction.
@@ -299,15 +298,33 @@ async def prune(connection: Connection, *, now: datetime | None = None, most_row
         How many rows were deleted.
     """
     now = now or datetime.now(UTC)
-    async with connection.transaction():
-        if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
-            return 0
-        await connection.execute(
-            "UPDATE request_log SET captured = NULL, captured_until = NULL WHERE captured_until <= $1", now
+    ended = "SELECT id FROM request_log WHERE captured_until <= $1 LIMIT $2"
+    while await _chunk(connection, "UPDATE request_log SET captured = NULL, captured_until = NULL", ended, now):
+        pass
+    total = await _delete(connection, "request_log", "SELECT id FROM request_log WHERE id < $1", first_id(now - _KEPT))
+    for tenant_id in (None, *[row["id"] for row in await connection.fetch("SELECT id FROM tenant")]):
+        condition, values = ("IS NULL", ()) if tenant_id is None else ("= $2", (tenant_id,))
+        edge = await connection.fetchval(
+            f"SELECT id FROM request_log WHERE tenant_id {condition} ORDER BY id DESC OFFSET $1 LIMIT 1",  # noqa: S608  constants
+            most_rows,
+            *values,
         )
-        old = await connection.execute(
-            "DELETE FROM request_log WHERE id < $1", first_id(now - timedelta(days=KEPT_DAYS))
-        )
-        many = await connection.execute(_TOO_MANY, most_rows)
-        await connection.execute("DELETE FROM request_minute WHERE minute < $1", now - timedelta(days=COUNTS_KEPT_DAYS))
-    return int(old.split()[1]) + int(many.split()[1])
+        if edge is not None:
+            beyond = f"SELECT id FROM request_log WHERE id <= $1 AND tenant_id {condition.replace('$2', '$3')}"  # noqa: S608  constants
+            total += await _delete(connection, "request_log", beyond, edge, *values)
+    minutes = "SELECT id FROM request_minute WHERE minute < $1"
+    await _delete(connection, "request_minute", minutes, now - timedelta(days=COUNTS_KEPT_DAYS))
+    return total
+
+
+async def _delete(connection: Connection, table: str, ids: str, *values: Any) -> int:
+    total = 0
+    while deleted := await _chunk(connection, f"DELETE FROM {table}", f"{ids} LIMIT $2", *values):  # noqa: S608  constants
+        total += deleted
+    return total
+
+
+async def _chunk(connection: Connection, change: str, ids: str, first: Any, *further: Any) -> int:
+    """Change at most `_CHUNK` rows and return how many that were; $1 is ``first``, $2 the chunk's size."""
+    status = await connection.execute(f"{change} WHERE id = ANY (ARRAY({ids}))", first, _CHUNK, *further)
+    return int(status.split()[-1])

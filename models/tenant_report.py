@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from models.jobs import QUEUES
+
 if TYPE_CHECKING:
     from uuid import UUID
 
@@ -12,22 +14,18 @@ if TYPE_CHECKING:
 MOST_TENANTS = 500
 MOST_COUNTED = 10_001
 
-_OPEN = "state IN ('staged', 'running', 'retry')"
 # A tenant is asked about by indexes that begin with it, so the time grows with the tenants and not with what they
-# have sent. Creates that wait have one index by tenant, everything else that waits one together.
-_FACTS = f"""
-WITH others AS MATERIALIZED (
-    SELECT tenant_id, count(*) AS waiting, min(staged_at) AS oldest
-      FROM (SELECT tenant_id, staged_at FROM job
-             WHERE kind <> 'user.create' AND state IN ('staged', 'running', 'retry', 'dead') AND {_OPEN}
-             ORDER BY staged_at LIMIT $2) AS some_jobs
-     GROUP BY tenant_id
+# have sent.
+_DUE = " UNION ALL ".join(
+    f"(SELECT run_at FROM job WHERE queue = '{queue}' AND tenant_id = tenant.id AND state IN ('staged', 'retry')"  # noqa: S608  constants
+    " AND run_at <= now() ORDER BY run_at LIMIT $1)"
+    for queue in QUEUES
 )
+_FACTS = f"""
 SELECT tenant.id, tenant.name, tenant.display_name, tenant.invitations, tenant.invitation_delay_seconds,
        CASE WHEN tenant.capture_until > now() THEN tenant.capture_until END AS capture_until, tenant.created_at,
        hour.succeeded, hour.refused, hour.omitted, last.succeeded_at, token.expires_at AS token_ends_at,
-       least(creates.waiting + coalesce(others.waiting, 0), $2)::int AS waiting,
-       least(creates.oldest, others.oldest) AS oldest
+       least(waits.waiting, $1)::int AS waiting, waits.oldest
   FROM tenant
   CROSS JOIN LATERAL (SELECT coalesce(sum(succeeded), 0)::int AS succeeded, coalesce(sum(refused), 0)::int AS refused,
                              coalesce(sum(omitted), 0)::int AS omitted
@@ -37,13 +35,7 @@ SELECT tenant.id, tenant.name, tenant.display_name, tenant.invitations, tenant.i
   CROSS JOIN LATERAL (SELECT max(least(expires_at, revoked_at)) AS expires_at FROM token
                        WHERE tenant_id = tenant.id AND 'scim' = ANY (scopes) AND expires_at > now()
                          AND (revoked_at IS NULL OR revoked_at > now())) AS token
-  CROSS JOIN LATERAL (SELECT count(*) AS waiting, min(staged_at) AS oldest FROM (
-                          SELECT staged_at FROM job
-                           WHERE tenant_id = tenant.id AND kind = 'user.create'
-                             AND state IN ('staged', 'running', 'retry', 'dead') AND {_OPEN} LIMIT $2) AS some_jobs
-                     ) AS creates
-  LEFT JOIN others ON others.tenant_id = tenant.id
- WHERE $1::text IS NULL OR tenant.name = $1
+  CROSS JOIN LATERAL (SELECT count(*) AS waiting, min(run_at) AS oldest FROM ({_DUE}) AS due) AS waits
  ORDER BY tenant.name LIMIT {MOST_TENANTS}
 """  # noqa: S608  constants only
 
@@ -53,9 +45,10 @@ async def report(connection: Connection, name: str | None = None) -> list[dict[s
 
     Of each: settings; `succeeded`, `refused` and `omitted` requests of the last hour; `succeeded_at`, the last
     success (None: none in days); `token_ends_at`, when the last good token for SCIM ends (None: there is none);
-    `waiting` jobs (at most `MOST_COUNTED`), the `oldest`, and their `share` of all that wait, 0 to 1.
+    `waiting` jobs that are due (at most `MOST_COUNTED`), since when the `oldest` is, and their `share` of all that
+    wait, 0 to 1.
     """
-    rows = [dict(row) for row in await connection.fetch(_FACTS, None, MOST_COUNTED)]
+    rows = [dict(row) for row in await connection.fetch(_FACTS, MOST_COUNTED)]
     total = sum(row["waiting"] for row in rows)
     for row in rows:
         row["share"] = row["waiting"] / total if total else 0.0

@@ -25,6 +25,7 @@ _PAGE = "/ops/tenants"
 _LIST = "ops/tenants.html"
 _ONE = "ops/tenant.html"
 _DAY = 86_400.0
+_REPORT_SECONDS = 4.0  # how old a report may be that several people look at
 _LONGEST_DELAY = 365 * 86_400
 
 
@@ -35,12 +36,14 @@ async def _list(request: web.Request) -> web.StreamResponse:
             return await report(connection)
 
     async def regions() -> dict[str, str]:
-        rows = await shared(request, "tenants", found, seconds=2)
+        rows = await shared(request, "tenants", found, seconds=_REPORT_SECONDS)
         return {"tenants": await fragment(request, _LIST, "tenants", rows=rows, most=MOST_COUNTED)}
 
     if "live" in request.query:
         return await live_page(request, regions)
-    return await page(request, _LIST, rows=await shared(request, "tenants", found, seconds=2), most=MOST_COUNTED)
+    return await page(
+        request, _LIST, rows=await shared(request, "tenants", found, seconds=_REPORT_SECONDS), most=MOST_COUNTED
+    )
 
 
 async def _facts(connection: Connection, name: str) -> dict[str, Any]:
@@ -67,7 +70,7 @@ async def _show(request: web.Request) -> web.StreamResponse:
             return await _facts(connection, name)
 
     async def regions() -> dict[str, str]:
-        values = await shared(request, f"tenant {name}", found, seconds=2)
+        values = await shared(request, f"tenant {name}", found, seconds=_REPORT_SECONDS)
         return {"traffic": await fragment(request, _ONE, "traffic", **fixed, **values)}
 
     if "live" in request.query:

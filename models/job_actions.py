@@ -61,13 +61,20 @@ class Outcome:
 # The clock, since whoever waited for the lock began before the other set the time.
 _LOCK = """
 SELECT id, tenant_id, kind, queue, state, resource_id, correlation_id, attempts, run_at, staged_at,
-       run_at <= clock_timestamp() AS due, payload -> 'doc' ->> 'userName' AS label
+       run_at <= clock_timestamp() AS due, payload -> 'doc' ->> 'userName' AS label,
+       payload ->> 'user_name_key' AS user_name_key
   FROM job WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
 """
 _RETRY = """
 UPDATE job SET state = 'staged', run_at = now() + make_interval(secs => $2), attempts = 0, finished_at = NULL
  WHERE id = ANY ($1::uuid[])
 """
+_FREE_NAMES = """
+DELETE FROM identifier
+ WHERE tenant_id = $1 AND kind = 'userName' AND value_key = ANY ($2::text[]) AND resource_id = ANY ($3::uuid[])
+RETURNING resource_id
+"""
+_FREE_ALL = "DELETE FROM identifier WHERE tenant_id = $1 AND resource_id = ANY ($2::uuid[])"
 _CANCEL = "UPDATE job SET state = 'cancelled', finished_at = now(), payload = NULL WHERE id = ANY ($1::uuid[])"
 
 
@@ -205,10 +212,11 @@ async def _cancel(
             creates.setdefault(row["tenant_id"], []).append(row["resource_id"])
             events.append(_vanished(row, actor))
     for tenant_id, users in creates.items():
-        # By its owner and not by the payload, which may be what is wrong with the job; a rare, slower walk.
-        await connection.execute(
-            "DELETE FROM identifier WHERE tenant_id = $1 AND resource_id = ANY ($2::uuid[])", tenant_id, users
-        )
+        keys = [row["user_name_key"] for row in rows if row["tenant_id"] == tenant_id and row["user_name_key"]]
+        freed = {row["resource_id"] for row in await connection.fetch(_FREE_NAMES, tenant_id, keys, users)}
+        lost = [user_id for user_id in users if user_id not in freed]
+        if lost:  # the payload may be what is wrong with the job; a rare, slower walk through the tenant's
+            await connection.execute(_FREE_ALL, tenant_id, lost)
         from models.directory.membership import forget  # noqa: PLC0415  slow to import, and rarely needed
 
         for user_id in users:

@@ -119,9 +119,10 @@ async def _show(request: web.Request) -> web.StreamResponse:
     async def regions() -> dict[str, str]:
         return {"progress": await fragment(request, "ops/bulk_show.html", "progress", **await _operation(request))}
 
+    found = await _operation(request)
     if "live" in request.query:
         return await live_page(request, regions, every_seconds=1)
-    return await page(request, "ops/bulk_show.html", **await _operation(request))
+    return await page(request, "ops/bulk_show.html", **found)
 
 
 @allowed("bulk")

@@ -17,15 +17,19 @@
   const say = (text) => { state.textContent = text; };
 
   const swap = (region, html) => {
-    const active = document.activeElement;
+    const active = region.contains(document.activeElement) ? document.activeElement : null;
     const picked = getSelection();
-    const busy = (active && active !== region && region.contains(active))
+    const held = (active && active !== region && !active.matches("summary"))
       || (picked && !picked.isCollapsed && region.contains(picked.anchorNode));
-    if (busy) { waiting.set(region, html); return; }
+    if (held) { waiting.set(region, html); return; }
     waiting.delete(region);
-    const open = [...region.querySelectorAll("details")].map((item) => item.open);
+    const details = [...region.querySelectorAll("details")];
+    const focused = details.findIndex((item) => item.contains(active));
     region.innerHTML = html;
-    region.querySelectorAll("details").forEach((item, place) => { item.open = open[place] ?? item.open; });
+    region.querySelectorAll("details").forEach((item, place) => {
+      if (details[place]) item.open = details[place].open;
+      if (active && place === focused) item.querySelector("summary")?.focus({ preventScroll: true });
+    });
     region.dispatchEvent(new CustomEvent("live:swapped", { bubbles: true }));
   };
 
@@ -45,7 +49,8 @@
     source.onopen = () => say("Updating by itself");
     regions.forEach((region) => source.addEventListener(region.id, (sent) => {
       swap(region, sent.data);
-      say(`Updating by itself, last at ${new Date().toISOString().slice(11, 19)} UTC`);
+      const held = waiting.size ? "; what you are in waits until you leave it" : "";
+      say(`Updating by itself, last at ${new Date().toISOString().slice(11, 19)} UTC${held}`);
     }));
     source.addEventListener("trouble", (sent) => say(sent.data));
     source.addEventListener("over", () => { close(); say("You are signed out."); });

@@ -1,4 +1,4 @@
-"""What the frame of the pages does in a real browser: updates by themselves, and cookies that other sites cannot use."""
+"""The frame of the pages in a real browser: what updates itself, and cookies that other sites cannot use."""
 
 from __future__ import annotations
 
@@ -113,6 +113,7 @@ async def test_a_region_is_swapped_when_it_changed_and_only_then(site: Api, page
     TRIAL.regions["second"] = '<input id="field" value="new"><details><summary>more</summary>y</details>'
     await expect(page.locator("#field")).to_have_value("new")
     await expect(page.locator("details")).to_have_attribute("open", "")
+    assert await page.evaluate("document.activeElement.textContent") == "more"
 
 
 async def test_where_somebody_types_nothing_is_swapped_until_they_leave(site: Api, page: Page) -> None:
@@ -120,6 +121,7 @@ async def test_where_somebody_types_nothing_is_swapped_until_they_leave(site: Ap
     await page.fill("#field", "half a wo")
     TRIAL.regions = {"first": "<p>two</p>", "second": "<p>gone</p>"}
     await expect(page.locator("#first")).to_have_text("two")
+    await expect(page.locator("#live-state")).to_contain_text("waits until you leave it")
     assert await page.input_value("#field") == "half a wo"
     assert await page.evaluate("document.activeElement.id") == "field"
     await page.locator("#live-pause").focus()

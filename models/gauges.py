@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _FRESH_SECONDS = 5.0
 _PATIENCE_SECONDS = 0.02
-_STALE_SECONDS = 60.0
+_STALE_SECONDS = 20.0  # so a scraper that comes every 15 seconds is never kept waiting
 _STATEMENT_SECONDS = 2
 _EXPIRY_DAYS = (1, 3, 14)
 
@@ -121,7 +121,7 @@ class Gauges:
         self._reading: asyncio.Task[None] | None = None
 
     async def read(self) -> dict[Key, list[float]]:
-        """Return the gauges; those of a moment ago if the store does not answer at once, and none if it is away."""
+        """Return the gauges; those of the scrape before if the store takes its time, and none if it is away."""
         now = time.monotonic()
         if now - self._read_at > _FRESH_SECONDS:
             if self._reading is None or self._reading.done():

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.api import Caller, altered, document, make_tenant, store, work_email
+from models import metrics
+from models.audit.record import OPERATOR
+from models.job_actions import cancel
+from models.jobs import KINDS
+from tests.support.api import Caller, altered, apply_all, document, make_tenant, serving, store, work_email
+from tests.support.groups import create_group
 from tests.support.processes import Process, free_ports, processes
 from tests.support.waiting import wait_until
+from tests.support.writing import delete, patch, put, setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from models.counts import Metric
     from models.settings import Settings
     from tests.support.servers import MailboxReader
 
@@ -172,3 +180,57 @@ async def test_metrics_are_told_without_the_servers(settings: Settings, tmp_path
         assert found.total("usher_http_requests_total", route="/scim/v2/Users", method="other") == 1
         assert found.total("usher_database_up") == found.total("usher_redis_up") == 0
         assert not any(sample.name == "usher_queue_jobs" for family in found.families for sample in family.samples)
+
+
+async def test_every_event_and_every_job_is_counted_whoever_writes_it(settings: Settings) -> None:
+    before = metrics.COUNTS.read()
+    async with serving(settings) as api:
+        caller = await api.caller()
+        async with store(settings) as connection:
+            await connection.execute("UPDATE tenant SET invitations = true")
+        anna, bert, carl, dora = [
+            await caller.create(
+                document(f"{name}@example.com", active=True, emails=[work_email(f"{name}@example.com")])
+            )
+            for name in ("anna", "bert", "carl", "dora")
+        ]
+        assert (await delete(caller, carl["id"])).status == 204  # while it waits
+        assert (await patch(caller, anna["id"], setting("compliant", {"active": False}))).status == 200  # settles it
+        assert (await patch(caller, anna["id"], setting("legacy", {"active": False}))).status == 200  # changes nothing
+        async with store(settings) as connection:
+            waiting = await connection.fetchval("SELECT id FROM job WHERE resource_id = $1", dora["id"])
+            await cancel(connection, waiting, actor=OPERATOR)
+        await apply_all(settings)
+        assert (await put(caller, bert["id"], document("bert@example.com", title="Chief"))).status == 200
+        group = await create_group(caller, "Everybody", anna["id"])
+        for operation in ("add", "add", "remove"):
+            value = {"op": operation, "path": "members", "value": [{"value": bert["id"]}]}
+            body = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": [value]}
+            assert (await caller.send("PATCH", f"/Groups/{group['id']}", body=json.dumps(body).encode())).status < 300
+        assert (await delete(caller, bert["id"])).status == 204
+        assert (await caller.post("/Users", {"userName": 7})).status == 400
+    after = metrics.COUNTS.read()
+
+    def grown(metric: Metric) -> Counter[tuple[str, ...]]:
+        found = {
+            labels: values[0] - before.get((name, labels), [0.0])[0]
+            for (name, labels), values in after.items()
+            if name == metric.name
+        }
+        return Counter({labels: int(count) for labels, count in found.items() if count})
+
+    async with store(settings) as connection:
+        events = await connection.fetch(
+            "SELECT action, outcome, count(*) FROM audit_event"
+            " WHERE action <> 'system.schema.migrate' GROUP BY 1, 2"  # which the test's own set-up did
+        )
+        jobs = await connection.fetch("SELECT queue, kind, state, count(*) FROM job GROUP BY 1, 2, 3")
+    assert grown(metrics.AUDIT_EVENTS) == Counter({(row["action"], row["outcome"]): row["count"] for row in events})
+    staged: Counter[tuple[str, ...]] = Counter()
+    for row in jobs:
+        staged[row["queue"], row["kind"]] += row["count"]
+    assert grown(metrics.JOBS_STAGED) == staged
+    kind = KINDS["user.create"]
+    ended = grown(metrics.JOBS_FINISHED)
+    assert ended[kind.queue, kind.name, "cancelled"] == 2
+    assert ended[kind.queue, kind.name, "ok"] == 1  # that was settled; `apply_all` is no worker

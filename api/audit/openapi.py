@@ -49,6 +49,31 @@ _EVENT: Final[dict[str, Any]] = {
 }
 _EVENT["required"] = list(_EVENT["properties"])
 
+_SEALED: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "An event, the seal that it is under, and on demand the proof of that.",
+    "allOf": [{"$ref": "#/components/schemas/Event"}],
+    "required": ["seal"],
+    "properties": {
+        "seal": {
+            "type": ["object", "null"],
+            "description": "Null while it is not sealed, which takes a minute.",
+            "required": ["seq", "sealed_at", "key_id", "root", "count"],
+            "properties": {
+                "seq": {"type": "integer"},
+                "sealed_at": _MOMENT,
+                "key_id": {"type": "string"},
+                "root": {"type": "string", "description": "Merkle root (RFC 6962), in base64."},
+                "count": {"type": "integer", "description": "Events under the seal."},
+            },
+        },
+        "proof": {
+            "type": ["object", "null"],
+            "description": "Only with proof=true: leaf, path, root, signed seal and key; null if there is none.",
+        },
+    },
+}
+
 _BOUNDS: Final = {
     "since": {**_MOMENT, "description": "The first moment of the range that was searched."},
     "until": {**_MOMENT, "description": "The first moment behind it."},
@@ -56,6 +81,7 @@ _BOUNDS: Final = {
 }
 _SCHEMAS: Final[dict[str, Any]] = {
     "Event": _EVENT,
+    "SealedEvent": _SEALED,
     "Page": {
         "type": "object",
         "required": ["events", "next", *_BOUNDS, "complete"],
@@ -116,6 +142,12 @@ _ZONE: Final = {
     "in": "query",
     "description": "The IANA name of the time zone whose days `created:` means.",
     "schema": {"type": "string", "format": "usher-zone", "default": "UTC"},
+}
+_PROOF: Final = {
+    "name": "proof",
+    "in": "query",
+    "description": "Whether the proof that the event is under its seal is wanted.",
+    "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
 }
 _ID: Final = {"name": "id", "in": "path", "required": True, "schema": _UUID}
 _PAGING: Final = (
@@ -179,8 +211,8 @@ def document() -> dict[str, Any]:
                 "get": {
                     "operationId": "getEvent",
                     "summary": "One event",
-                    "parameters": [_ID],
-                    "responses": _answers(_json("Event"), *usual, 404),
+                    "parameters": [_ID, _PROOF],
+                    "responses": _answers(_json("SealedEvent"), *usual, 404),
                 }
             },
             "/audit/facets": {

@@ -16,8 +16,10 @@ from api.audit import openapi
 from api.audit.answers import NDJSON, as_json, facets_body, json_answer, page_body, problem_answer
 from api.auth import OutOfScopeError, RefusedError, authorization
 from api.keys import AUDIT_POOL, DENIALS, SETTINGS, TOKENS
-from models.audit.query import MOST_EVENTS, count_facets, find_event, search_events
+from models.audit.proof import UnprovenError, prove
+from models.audit.query import MOST_EVENTS, asking, count_facets, find_event, search_events
 from models.audit.record import ANONYMOUS, Event
+from models.audit.sealed import seal_of
 from models.audit.zones import UTC_NAME, find_zone
 from models.db import is_unavailable
 from models.errors import (
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from api.auth import Principal
     from models.audit.query import Page
+    from models.db import Connection
 
     Handler = Callable[["Asked"], Awaitable[web.StreamResponse]]
     Count = Callable[[str, str, int, str | None, float], None]
@@ -129,16 +132,31 @@ async def _next_page(asked: Asked, search: dict[str, Any], cursor: str | None, l
 
 
 async def _event(asked: Asked) -> web.StreamResponse:
-    asked.parameters()
+    wanted = asked.parameters("proof").get("proof", "false")
+    if wanted not in ("true", "false"):
+        raise InvalidQueryError("proof must be true or false.")
     try:
         event_id = UUID(asked.event_id)
     except ValueError:
         raise NotFoundError("There is no such event.") from None
+    tenant_id = asked.principal.tenant_id
     async with asked.pool.acquire() as connection:
-        event = await find_event(connection, event_id, tenant_id=asked.principal.tenant_id)
-    if event is None:
-        raise NotFoundError("There is no such event.")
+        event = await find_event(connection, event_id, tenant_id=tenant_id)
+        if event is None:
+            raise NotFoundError("There is no such event.")
+        async with asking(connection):
+            event["seal"] = await seal_of(connection, event)
+            if wanted == "true":
+                event["proof"] = await _proof(connection, event_id, tenant_id) if event["seal"] else None
     return json_answer(event)
+
+
+async def _proof(connection: Connection, event_id: UUID, tenant_id: UUID) -> dict[str, Any] | None:
+    """Return the way from an event's leaf to its seal; None if it does not lead there, which verification explains."""
+    try:
+        return await prove(connection, event_id, tenant_id=tenant_id)
+    except UnprovenError:
+        return None
 
 
 async def _facets(asked: Asked) -> web.StreamResponse:

@@ -11,6 +11,7 @@ from models.audit.grammar import TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from ipaddress import IPv4Network, IPv6Network
     from uuid import UUID
 
     from models.audit.search import Condition, Search
@@ -19,6 +20,7 @@ DRIFT: Final = timedelta(days=1)
 """How far the clock in an event's id (a UUID of version 7) may be from the database's."""
 
 _ADDRESS = r"^(\d{1,3}\.){3}\d{1,3}$|^[0-9a-f]*:[0-9a-f:.]+$"  # what PostgreSQL can make an inet of
+_INET = f"CASE WHEN context ->> 'ip' ~ '{_ADDRESS}' THEN (context ->> 'ip')::inet END"
 _TOKEN = re.compile(r"(?:ush|tok)_([0-9A-Za-z]{12})(?:_\w*)?")
 
 
@@ -166,8 +168,20 @@ def _attribute(made: Where, condition: Condition) -> str:
 
 
 def _ip(made: Where, condition: Condition) -> str:
-    address = f"CASE WHEN context ->> 'ip' ~ '{_ADDRESS}' THEN (context ->> 'ip')::inet END"
-    return " OR ".join(f"{address} <<= {made.add(str(value))}::text::inet" for value in condition.values)
+    return " OR ".join(f"({_within(made, network)})" for network in condition.values)
+
+
+def _within(made: Where, network: IPv4Network | IPv6Network) -> str:
+    """Return the test of one network: by its text where that says it all, which costs a tenth."""
+    octets = str(network.network_address).split(".")[: network.prefixlen // 8]
+    if network.version == 4 and network.prefixlen == 32:
+        return f"context ->> 'ip' = {made.add(str(network.network_address))}::text"
+    parts = []
+    if network.version == 4 and octets:
+        parts.append(f"starts_with(context ->> 'ip', {made.add('.'.join(octets) + '.')}::text)")
+    if network.version == 6 or network.prefixlen % 8 or not octets:
+        parts.append(f"{_INET} <<= {made.add(str(network))}::text::inet")
+    return " AND ".join(parts)
 
 
 def _tenant(made: Where, condition: Condition) -> str:

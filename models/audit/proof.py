@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from models.audit.canonical import leaf_of
+from models.audit.filter_sql import written_about
 from models.audit.lines import lines
 from models.audit.merkle import path_of, root_of
 from models.audit.note import read_seal
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from models.db import Connection
 
-_EVENT = lines("e.id = $1 AND ($2::uuid IS NULL OR e.tenant_id = $2)")
+_EVENT = lines("e.id = $1 AND ($2::uuid IS NULL OR e.tenant_id = $2) AND e.occurred_at BETWEEN $3 AND $4")
 _SEAL = f"""
 SELECT {", ".join(f"s.{name}" for name in COLUMNS)}, l.leaves
   FROM audit_seal AS s JOIN audit_leaves AS l USING (stream, seq)
@@ -42,7 +43,10 @@ async def prove(connection: Connection, event_id: UUID, *, tenant_id: UUID | Non
     Raises:
         UnprovenError: it is not sealed yet, or its seal has another event in its place.
     """
-    text = await connection.fetchval(_EVENT, event_id, tenant_id)
+    around = written_about(event_id)  # an id says when, so that one partition is read and not all of them
+    if around is None:
+        return None
+    text = await connection.fetchval(_EVENT, event_id, tenant_id, *around)
     if text is None:
         return None
     leaf = leaf_of(text)

@@ -19,10 +19,13 @@ from uuid_utils.compat import uuid7
 
 from api.audit import openapi
 from api.audit.routes import ROUTES
+from models.audit.keys import new_signer
 from models.audit.record import OPERATOR, Event, record
+from models.audit.seal import seal_waiting
 from models.audit.search import QUALIFIERS
 from models.tokens import issue_token
 from tests.support.api import Answer, Api, document, make_tenant, store
+from tests.support.pages import operators_pool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,9 +121,24 @@ async def test_one_user_can_be_followed_from_the_request_on(api: Api) -> None:
     assert event["occurred_at"].endswith("Z")
     assert await ask.events(f"correlation:{event['correlation_id']}") == [event]
     one = await ask(f"/audit/events/{event['id']}")
-    assert (one.status, one.json) == (200, event)
+    assert (one.status, one.json) == (200, {**event, "seal": None})
     head = await ask(f"/audit/events/{event['id']}", method="HEAD")
     assert (head.status, head.content) == (200, b"")
+
+
+async def test_an_event_has_its_seal_and_on_demand_the_proof(api: Api) -> None:
+    ask = await reader(api)
+    (event,) = await ask.events("action:auth.token.issue")
+    path = f"/audit/events/{event['id']}"
+    assert (await ask(path, proof="true")).json == {**event, "seal": None, "proof": None}
+    async with operators_pool(api.settings) as pool, pool.acquire() as connection:
+        await seal_waiting(connection, new_signer())
+    sealed = (await ask(path)).json
+    assert "proof" not in sealed
+    assert sealed["seal"]["count"] == 2
+    proof = (await ask(path, proof="true")).json["proof"]
+    assert (proof["event"]["id"], proof["root"], proof["count"]) == (event["id"], sealed["seal"]["root"], 2)
+    assert (await ask(path, proof="maybe")).status == 400
 
 
 async def test_a_stream_goes_on_to_the_end_a_line_an_event(api: Api) -> None:

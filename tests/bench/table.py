@@ -19,6 +19,16 @@ _GOALS = (
         ("accept to applied @64", "of_http_ceiling"),
     ),
     ("patch of one attribute at 64 connections, of bare aiohttp", "at least 0.2", ("patch @64", "of_http_ceiling")),
+    *(
+        (f"audit log, {name}, p95 in ms", "under 100", (name, "times_ms", "search", "p95"))
+        for name in (
+            "a week at any time, a tenant",
+            "one person's history, all",
+            "one request, all",
+            "failures of users, 30 days, a tenant",
+            "a reason, 92 days, a tenant",
+        )
+    ),
     ("idle to applied, median in ms", "under 150", ("idle to applied", "times_ms", "applied", "p50")),
 )
 
@@ -31,6 +41,7 @@ _SIZE_GOALS = (
     ("familyName eq p95, users", "at most 1.5", "filter", "p95", "familyName eq among ", " @1"),
     ("department eq p95, users", "at most 1.5", "filter", "p95", "department eq among ", " @1"),
     ("page by cursor, median, number of the page", "at most 2", "page", "p50", "page ", " @1"),
+    ("page of the audit log, median, number of the page", "at most 2", "page", "p50", "audit page ", " @1"),
     ("add a member, p95 at 1 connection, members", "at most 1.5", "add", "p95", "group of ", " @1"),
     ("remove a member, p95 at 1 connection, members", "at most 1.5", "remove", "p95", "group of ", " @1"),
     ("add a member, p95 at 16 connections, members", "at most 1.5", "add", "p95", "group of ", " @16"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.jobs import EMAIL, KINDS, PROVISION, QUEUES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from uuid import UUID
 
     from models.db import Connection
@@ -83,6 +83,8 @@ class Share:
     tenant_id: UUID
     tenant: str
     queue: str
+    kind: str
+    """That of the oldest job."""
     oldest_seconds: float
     due: int
     """Jobs that are due, or `COUNTED` if there are at least so many."""
@@ -99,15 +101,16 @@ WITH RECURSIVE tenant_waiting (tenant_id) AS (
       FROM tenant_waiting WHERE tenant_waiting.tenant_id IS NOT NULL
 ),
 oldest AS MATERIALIZED (
-    SELECT tenant_waiting.tenant_id, first.run_at
+    SELECT tenant_waiting.tenant_id, first.kind, first.run_at
       FROM tenant_waiting
-      CROSS JOIN LATERAL (SELECT run_at FROM job
+      CROSS JOIN LATERAL (SELECT kind, run_at FROM job
                            WHERE queue = $1 AND tenant_id = tenant_waiting.tenant_id AND state IN ('staged', 'retry')
                              AND run_at <= now()
                            ORDER BY run_at LIMIT 1) AS first
      ORDER BY first.run_at LIMIT $2
 )
-SELECT oldest.tenant_id, tenant.name AS tenant, extract(epoch FROM now() - run_at)::float AS oldest_seconds,
+SELECT oldest.tenant_id, tenant.name AS tenant, oldest.kind,
+       extract(epoch FROM now() - run_at)::float AS oldest_seconds,
        (SELECT count(*) FROM (SELECT FROM job
                                WHERE queue = $1 AND tenant_id = oldest.tenant_id AND state IN ('staged', 'retry')
                                  AND run_at <= now() LIMIT $3) AS counted) AS due
@@ -123,19 +126,36 @@ async def oldest_tenants(connection: Connection, limit: int = _MOST_TENANTS) -> 
     return sorted(found, key=lambda share: -share.oldest_seconds)[:limit]
 
 
-def relay_lag(backlogs: Iterable[Backlog], rings: Mapping[str, int | None], processes: Iterable[Process]) -> float:
+def not_paused(shares: Iterable[Share], pauses: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return by queue for how many seconds the oldest job has been due that no pause holds back, as far as is known.
+
+    Args:
+        shares: from `oldest_tenants`.
+        pauses: from `models.pauses.list_pauses`.
+    """
+    found: dict[str, float] = {}
+    for share in shares:
+        held = any(
+            pause["kind"] in (None, share.kind) and pause["tenant_id"] in (None, share.tenant_id) for pause in pauses
+        )
+        if not held:
+            found[share.queue] = max(found.get(share.queue, 0.0), share.oldest_seconds)
+    return found
+
+
+def relay_lag(waiting: Mapping[str, float], rings: Mapping[str, int | None], processes: Iterable[Process]) -> float:
     """Return for how long jobs have been due that no worker was rung for, in seconds; 0 when there are none.
 
     A worker at work looks into the ledger by itself; so only where none is at work and Redis holds no ring do due
     jobs wait for the sweeper.
 
     Args:
-        backlogs: from `backlog`.
+        waiting: from `not_paused`.
         rings: by queue, how many rings wait in Redis; None if it does not answer, which is as good as none.
         processes: from `models.processes.list_processes`.
     """
     busy = {queue for one in processes if one.state == "working" and one.busy for queue in one.queues}
     return max(
-        (one.oldest_seconds or 0.0 for one in backlogs if one.queue not in busy and not rings.get(one.queue)),
+        (seconds for queue, seconds in waiting.items() if queue not in busy and not rings.get(queue)),
         default=0.0,
     )

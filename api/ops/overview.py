@@ -15,7 +15,7 @@ from api.pages.guard import allowed
 from api.pages.live import live_page, shared
 from api.pages.render import fragment, page
 from api.probes import PROBES
-from models.overview import Backlog, Share, backlog, oldest_tenants, relay_lag
+from models.overview import Backlog, Share, backlog, not_paused, oldest_tenants, relay_lag
 from models.pauses import list_pauses
 from models.processes import Process, list_processes
 from models.statistics import Series, Times, series, times
@@ -137,7 +137,7 @@ async def _values(request: web.Request) -> dict[str, Any]:
     )
     measured, hour, day = await shared(request, "overview history", lambda: _history(request), seconds=10.0)
     probes = request.config_dict[PROBES]
-    lag = relay_lag(backlogs, probes.rings, processes)
+    lag = relay_lag(not_paused(shares, pauses), probes.rings, processes)
     return {
         "probes": await probes.settled(_FIRST_SECONDS),
         "workers": _workers(processes),

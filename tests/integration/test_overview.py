@@ -12,7 +12,8 @@ from uuid_utils.compat import uuid7
 
 from models import overview
 from models.jobs import EMAIL, KINDS, PROVISION
-from models.overview import Backlog, backlog, oldest_tenants, relay_lag
+from models.overview import Backlog, backlog, not_paused, oldest_tenants, relay_lag
+from models.pauses import list_pauses
 from models.processes import Process
 from tests.support.full_ledger import fill
 from tests.support.ledger import new_tenant, stage
@@ -134,9 +135,24 @@ def process(**values: Any) -> Process:
 def test_jobs_lag_where_nobody_is_rung_and_nobody_works(
     rings: dict[str, int | None], processes: list[Process], lag: float
 ) -> None:
-    late = [
-        Backlog("user.create", PROVISION, oldest_seconds=70.0),
-        Backlog("invitation.send", EMAIL, oldest_seconds=20),
-    ]
-    assert relay_lag(late, rings, processes) == lag
-    assert relay_lag([Backlog("user.create", PROVISION)], rings, processes) == 0
+    assert relay_lag({PROVISION: 70.0, EMAIL: 20.0}, rings, processes) == lag
+    assert relay_lag({}, rings, processes) == 0
+
+
+async def test_what_is_paused_is_nobodys_lag(connection: Connection) -> None:
+    held, other = await new_tenant(connection), await new_tenant(connection)
+    await aged(connection, held, 90)
+    await aged(connection, other, 30)
+
+    async def waiting() -> dict[str, float]:
+        return not_paused(await oldest_tenants(connection), await list_pauses(connection))
+
+    assert await waiting() == {PROVISION: pytest.approx(90, abs=5)}
+    await connection.execute(
+        "INSERT INTO job_pause (id, tenant_id, reason, paused_by) VALUES ($1, $2, 'a migration', 'olga')", uuid7(), held
+    )
+    assert await waiting() == {PROVISION: pytest.approx(30, abs=5)}
+    await connection.execute(
+        "INSERT INTO job_pause (id, kind, reason, paused_by) VALUES ($1, 'user.create', 'a migration', 'olga')", uuid7()
+    )
+    assert await waiting() == {}

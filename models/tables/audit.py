@@ -49,6 +49,13 @@ class AuditEvent(SQLModel, table=True):
             postgresql_using="brin",
             postgresql_with={"autosummarize": "on"},
         ),
+        Index(
+            "audit_event_wrong",
+            "tenant_id",
+            text("occurred_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("outcome = ANY (ARRAY['failure'::text, 'denied'::text])"),
+        ),
         {"postgresql_partition_by": "RANGE (occurred_at)"},
     )
 

@@ -407,6 +407,7 @@ async def test_plans_open_only_the_partitions_of_the_range(connection: Connectio
     assert f"{month}_usher_fold_json_idx" in await plan("target:u77")
     assert f"{month}_correlation_id_idx" in await plan(f"correlation:{uuid7()}")
     assert f"{month}_action_occurred_at_id_idx" in await plan("action:scim.user.create", None)
+    assert f"{month}_tenant_id_occurred_at_id_idx1" in await plan("outcome:failure"), "the index of what went wrong"
     event = await plan(f"id:{uuid7()}")
     assert re.findall(r'"Relation Name": "(\w+)"', event.split("CTE found")[1].split("CTE page")[0])[:1] == [month]
 

@@ -96,7 +96,9 @@ class Settings(BaseSettings):
         " traces are sent to; without one there are none.",
     )
     revision: str = Field(
-        default="unknown", max_length=64, description="What `usher_build_info` calls the revision that runs."
+        default="unknown",
+        pattern=r"^[\w.+:/-]{1,64}$",
+        description="What `usher_build_info` calls the revision that runs.",
     )
 
     # Tokens

@@ -146,6 +146,40 @@ async def test_the_sums_are_what_was_done_also_after_a_worker_was_killed(
             assert again[key] >= value, key
 
 
+async def test_processes_that_share_a_port_answer_for_each_other(settings: Settings, tmp_path: Path) -> None:
+    port, admin_port = free_ports(2)
+    own = altered(settings, port=port, admin_port=admin_port)
+    apis = Process(own, ["api", "--processes", "3"], tmp_path / "api.log")
+    await apis.start()
+    try:
+        await wait_until(lambda: apis.said.count('"action":"api.start"') == 3, "three processes listen")
+        # Which of them gets a connection is the kernel's to say.
+        asked: list[float] = []
+        for _ in range(12):
+            async with aiohttp.ClientSession() as session:
+                async with session.get(f"http://127.0.0.1:{port}/scim/v2/ServiceProviderConfig") as response:
+                    assert response.status == 200
+                found = await scrape(session, admin_port)
+                asked.append(found.total("usher_http_requests_total", route="/scim/v2/ServiceProviderConfig"))
+        assert asked == [float(number) for number in range(1, 13)]
+
+        async def numbers() -> int:
+            async with aiohttp.ClientSession() as session:
+                found = await scrape(session, admin_port)
+            return sum(
+                sample.name == "usher_process_resident_memory_bytes"
+                for family in found.families
+                for sample in family.samples
+            )
+
+        async def all_three() -> bool:
+            return await numbers() == 3
+
+        await wait_until(all_three, "each of the three tells of its memory")
+    finally:
+        assert await apis.stop() == 0
+
+
 async def test_a_worker_answers_on_a_port_of_its_own(settings: Settings, tmp_path: Path) -> None:
     [port] = free_ports(1)
     worker = Process(altered(settings, worker_admin_port=port), ["worker"], tmp_path / "worker.log")

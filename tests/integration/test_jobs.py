@@ -490,26 +490,3 @@ async def test_the_backlog_is_counted_by_kind_and_tenant(connection: Connection)
         "dead": 1,
         "oldest_seconds": None,
     }
-
-
-async def test_jobs_are_listed_by_state_and_kind_oldest_first(connection: Connection, tenant: UUID) -> None:
-    staged = await stage(connection, tenant, 4)
-    (mail,) = await stage(connection, tenant, kind="invitation.send")
-    done = staged.pop()
-    await connection.execute("UPDATE job SET state = 'done' WHERE id = $1", done.id)
-    await connection.execute("UPDATE job SET state = 'dead', error_code = 'x' WHERE id = $1", staged[1].id)
-
-    async def listed(state: str | None = None, kind: str | None = None, limit: int = 10) -> list[UUID]:
-        rows = await backlog.list_jobs(connection, state=state, kind=kind, limit=limit)
-        assert all("payload" not in one for one in rows)
-        return [one["id"] for one in rows]
-
-    assert await listed() == [*[one.id for one in staged], mail.id]
-    assert await listed(kind="user.create", limit=2) == [staged[0].id, staged[1].id]
-    assert await listed("dead") == [staged[1].id]
-    assert await listed("done") == [done.id]
-    assert await listed("running") == []
-    with pytest.raises(UsageError, match="There is no state finished; there are staged"):
-        await listed("finished")
-    with pytest.raises(UsageError, match=r"There is no kind user\.fold; there are user\.create"):
-        await listed(kind="user.fold")

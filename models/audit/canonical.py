@@ -28,6 +28,7 @@ PLATFORM = UUID(int=0)
 PERSONAL_CONTEXT = ("ip", "peer", "user_agent")
 _BESIDE = ("actor_label", "diff", "salt", "personal_hash", "erasure_id")
 _KEPT_OF_TARGET = frozenset(("type", "id"))
+_FREE = ("targets", "context", "diff")  # the fields in which a number may stand that a float bends
 _DEEP = frozenset((float, dict, list))
 
 
@@ -67,8 +68,9 @@ def personal_hash(text: str | bytes) -> bytes:
 def _load(text: str | bytes) -> tuple[dict[str, Any], Callable[[Any], bytes]]:
     """Return an event and what writes it canonically: another, slower pair if it has numbers that a float bends."""
     event = orjson.loads(text)
-    if _has_float(event):
-        return _load_exactly(text), _dump_exactly
+    for name in _FREE:
+        if (value := event[name]) and _has_float(value):
+            return _load_exactly(text), _dump_exactly
     return event, _dump
 
 

@@ -19,7 +19,7 @@ import orjson
 
 from models.audit.canonical import PLATFORM
 from models.audit.filter_sql import where
-from models.audit.lines import each_line, lines
+from models.audit.lines import each_block, lines
 from models.audit.note import read_seal
 from models.audit.ocsf import VERSION, as_ocsf
 from models.audit.record import Event, record
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 FORMATS: Final = ("csv", "jsonl", "ocsf")
 ACTION: Final = "audit.log.export"
 WIDEST: Final = timedelta(days=3660)
-_BUFFER = 1 << 20
+# Where things stand in a line: {"id":"…36…","xid":"…","tenant_id":"…36…" or, of the installation, null.
+_ID, _XID, _TENANT = slice(7, 43), 52, 15
+_QUOTE = ord('"')
 _ORDER = "ORDER BY occurred_at, id"
 _SEALS = f"""
 SELECT {", ".join(f"s.{name}" for name in COLUMNS)}, l.leaves
@@ -56,8 +58,8 @@ class Exported:
     first_id: str | None = None
     last_id: str | None = None
     sha256: str = ""
-    reach: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """By stream, the least and the greatest transaction id."""
+    reach: dict[bytes, list[int]] = field(default_factory=dict)
+    """By tenant id, empty for the installation's, the least and the greatest transaction id."""
 
 
 async def export_events(
@@ -82,49 +84,49 @@ async def export_events(
     done = done or Exported()
     digest = sha256()
     made = where(search, tenant_id)
-    written: list[bytes] = []
-    held = 0
+    write = _WRITERS[form]
 
-    def flush() -> None:
-        nonlocal held
-        data = b"".join(written)
-        written.clear()
-        held = 0
+    def put(data: bytes) -> None:
         digest.update(data)
         file.write(data)
         done.size += len(data)
 
-    def put(text: bytes) -> None:
-        nonlocal held
-        # The line begins with id, transaction and tenant, in the order of `models.audit.lines`.
-        parts = text.split(b'"', 12)
-        stream = parts[11].decode() if parts[10] == b":" else str(PLATFORM)
-        xid = int(parts[7])
-        low, high = done.reach.get(stream, (xid, xid))
-        done.reach[stream] = (min(low, xid), max(high, xid))
-        if done.first_id is None:
-            done.first_id = parts[3].decode()
-        done.last_id = parts[3].decode()
-        done.rows += 1
-        data = write(text)
-        written.append(data)
-        held += len(data)
-        if held > _BUFFER:
-            flush()
+    def take(block: bytes) -> None:
+        _note(done, block)
+        put(block if write is None else b"".join(map(write, block[:-1].split(b"\n"))))
 
-    write = _WRITERS[form]
     if form == "csv":
-        written.append(_csv(HEADS))
+        put(_csv(HEADS))
     async with connection.transaction(readonly=True):
         await connection.execute("SET LOCAL statement_timeout = 0")
-        await each_line(connection, lines(str(made), _ORDER), *made.values, work=put)
-    flush()
+        await each_block(connection, lines(str(made), _ORDER), *made.values, work=take)
     done.sha256 = digest.hexdigest()
     return done
 
 
-def _jsonl(text: bytes) -> bytes:
-    return text + b"\n"
+def _note(done: Exported, block: bytes) -> None:
+    """Count the lines of a block, and note which transactions of which streams are in it.
+
+    A line begins with id, transaction and tenant, as `models.audit.lines` has them.
+    """
+    start, size, reach = 0, len(block), done.reach
+    if done.first_id is None:
+        done.first_id = block[_ID].decode()
+    while start < size:
+        done.rows += 1
+        last = start
+        quote = block.index(b'"', start + _XID)
+        xid = int(block[start + _XID : quote])
+        stream = block[quote + _TENANT : quote + _TENANT + 36] if block[quote + _TENANT - 1] == _QUOTE else b""
+        seen = reach.get(stream)
+        if seen is None:
+            reach[stream] = [xid, xid]
+        elif xid < seen[0]:
+            seen[0] = xid
+        elif xid > seen[1]:
+            seen[1] = xid
+        start = block.index(b"\n", quote) + 1
+    done.last_id = block[last + _ID.start : last + _ID.stop].decode()
 
 
 def _ocsf(text: bytes) -> bytes:
@@ -141,7 +143,7 @@ def _csv(cells: Any) -> bytes:
     return line.getvalue().encode()
 
 
-_WRITERS: Final[dict[str, Callable[[bytes], bytes]]] = {"csv": _as_csv, "jsonl": _jsonl, "ocsf": _ocsf}
+_WRITERS: Final[dict[str, Callable[[bytes], bytes] | None]] = {"csv": _as_csv, "jsonl": None, "ocsf": _ocsf}
 
 
 async def write_manifest(
@@ -168,7 +170,8 @@ async def write_manifest(
     }
     file.write(orjson.dumps(about)[:-1] + b',"seals":[')
     first = True
-    for stream, (low, high) in sorted(done.reach.items()):
+    for tenant, (low, high) in sorted(done.reach.items()):
+        stream = tenant.decode() or str(PLATFORM)
         async with connection.transaction(readonly=True):
             async for each in connection.cursor(_SEALS, UUID(stream), low, high, prefetch=10):
                 seal = read_seal(each)

@@ -5,7 +5,6 @@ The lines are what is hashed (`models.audit.canonical`) and what an export consi
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,14 +39,27 @@ async def each_line(connection: Connection, statement: str, *values: Any, work: 
     Raises:
         asyncpg.PostgresError: the store refused, or was too slow.
     """
+
+    def split(data: bytes) -> None:
+        for text in data[:-1].split(b"\n"):
+            work(text)
+
+    await each_block(connection, statement, *values, work=split)
+
+
+async def each_block(connection: Connection, statement: str, *values: Any, work: Callable[[bytes], None]) -> None:
+    """Give the lines to ``work`` as they come: several whole ones at a time, each ending with a line feed.
+
+    Raises:
+        asyncpg.PostgresError: the store refused, or was too slow.
+    """
     rest = b""
 
-    async def take(data: bytes) -> None:
+    async def take(data: bytes) -> None:  # the loop has its turn before each, while it is waited for
         nonlocal rest
-        # JSON has no raw control character, so a backslash is all that COPY escapes.
-        *whole, rest = (rest + data).split(b"\n")
-        for text in whole:
-            work(text.replace(b"\\\\", b"\\") if b"\\" in text else text)
-        await asyncio.sleep(0)
+        block, feed, rest = (rest + data).rpartition(b"\n")
+        if feed:
+            # JSON has no raw control character, so a backslash is all that COPY escapes.
+            work(block.replace(b"\\\\", b"\\") + feed)
 
     await connection.copy_from_query(statement, *values, output=take, timeout=_MOST_SECONDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from models.audit.canonical import leaf_of
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 _MOST_GUESSES = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """An event as it stands in the table."""
+class Row(NamedTuple):
+    """An event as it stands in the table; rows sort as they are sealed."""
 
     xid: int
     id: bytes

@@ -112,9 +112,13 @@ class _Run:
             for seal in one.between(first, bound):
                 rows[one.chain.stream, seal.seq] = []
 
+        streams: dict[str, UUID] = {}
+
         def note(text: bytes) -> None:
             leaf = leaf_of(text)
-            stream = UUID(leaf.stream)
+            stream = streams.get(leaf.stream)
+            if stream is None:
+                stream = streams[leaf.stream] = UUID(leaf.stream)
             row = Row(leaf.xid, leaf.id, leaf.hash, leaf.sound)
             self.report.events += 1
             if leaf.erasure_id is not None:
@@ -136,7 +140,7 @@ class _Run:
         seal, removed = reach.chain.seals[seq], reach.chain.removed.get(seq, set())
         if removed is None:
             return not rows
-        rows.sort(key=lambda row: (row.xid, row.id))
+        rows.sort()
         return (
             not removed
             and len(rows) == seal.count

@@ -244,6 +244,25 @@ async def test_the_script_finds_what_was_done_to_an_export(sealed: Sealed) -> No
     assert "edited: the leaves of seal 1" in out
 
 
+async def test_the_script_verifies_an_export_of_everybody(
+    connection: Connection, sealed: Sealed, tmp_path: Path
+) -> None:
+    for action in ("auth.request.deny", "ops.job.retry", "tenant.settings.create"):
+        await record(connection, [Event(action=action, phase="applied", **WHO)])
+    signer = new_signer()
+    await know_key(connection, signer)
+    await seal_waiting(connection, signer)
+    done, _, manifest = await exported(connection, tmp_path)
+    names = [(seal["stream"], seal["seq"]) for seal in manifest["seals"]]
+    assert (
+        len(names)
+        == len(set(names))
+        == await connection.fetchval("SELECT count(*) FROM audit_seal WHERE kind = 'events'")
+    )
+    status, out = await sealed.run("--key", signer.verifier.text)
+    assert (status, out) == (0, f"{done.rows} events verified under {len(names)} seals; 0 more are not here.\n")
+
+
 async def test_the_script_says_when_an_export_is_a_part(connection: Connection, sealed: Sealed) -> None:
     done, _, _ = await exported(connection, sealed.events.parent, text="action:tenant.*")
     assert done.rows == 1

@@ -59,10 +59,13 @@ _OMITTED: Final = "(removed)"
 _HOLE: Final = "…"
 _MOST_SENT: Final = 2000
 _DEPTH: Final = 40
+_LONGEST_NAME: Final = 60
 
 
 def last_name(path: str) -> str:
     """Return the lower-case name of the attribute that a path ends in: `value` of `emails[type eq "work"].value`."""
+    if path.isidentifier():
+        return path.lower()
     head, bracket, tail = path.partition("[")
     if bracket:
         after = tail.rpartition("]")[2]
@@ -132,6 +135,8 @@ def _shape(text: str) -> str:
 
 def shown_path(path: str) -> str:
     """Return an attribute path with the values in its filter hidden; hide it whole when it is no such path."""
+    if len(path) <= _LONGEST_NAME and path.isascii() and path.isidentifier():
+        return path  # as nearly every name is
     found = _PATH.fullmatch(path)
     if found is None:
         return f"(a name, {len(path)} characters)"
@@ -191,7 +196,8 @@ def sent_texts(body: bytes | None, query: str, tail: str = "") -> list[str]:
 def _leaves(value: Any, name: str) -> Iterator[str]:
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _strangers(key, names=True)
+            if not (len(key) <= _LONGEST_NAME and key.isascii() and key.isidentifier()):
+                yield from _strangers(key, names=True)
             yield from _leaves(item, key.lower())
     elif isinstance(value, list):
         for item in value:

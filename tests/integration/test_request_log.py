@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from uuid_utils.compat import uuid7
 
-from api.request_log import MOST_SUCCESSES, MOST_WAITING, RequestLog
+from api.request_log import MOST_CAPTURED, MOST_SUCCESSES, MOST_WAITING, RequestLog
 from api.scim.call import Call
 from api.scim.inner import make_request
 from models.audit.record import Actor
@@ -259,3 +259,14 @@ async def test_pages_follow_each_other(pool: asyncpg.Pool) -> None:
             row for row in await list_requests(connection) if row["correlation_id"] == rows[3].correlation_id
         ]
         assert await list_requests(connection, route="/Groups") == []
+
+
+async def test_a_capture_keeps_more_but_not_everything(pool: asyncpg.Pool) -> None:
+    log, tenant_id = RequestLog(pool, pause_seconds=60), uuid7()
+    call = seen(tenant_id, capture_until=datetime.now(UTC) + timedelta(minutes=5))
+    for _ in range(MOST_CAPTURED + 3):
+        log.add(call, web.Response(status=201), 0.01, None)
+    await log.close()
+    async with pool.acquire() as connection:
+        counted = await traffic(connection, tenant_id, seconds=300)
+    assert counted == {"succeeded": MOST_CAPTURED + 3, "refused": 0, "omitted": 3}

@@ -61,7 +61,8 @@ def _family(metric: Metric, series: Mapping[tuple[str, ...], list[float]]) -> Fa
             counts = accumulate(values[:-1])
             histogram.add_metric(labels, list(zip(bounds, counts, strict=True)), values[-1])
         return histogram
-    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    # Also of a process or a server that begins anew at zero, as counters may.
+    kind = CounterMetricFamily if metric.name.endswith("_total") else GaugeMetricFamily
     family = kind(metric.name, metric.help, labels=metric.labels)
     for labels, values in series.items():
         family.add_metric(labels, values[0])

@@ -73,6 +73,8 @@ def test_a_successor_counts_on_and_the_gauges_of_the_dead_are_forgotten(sets: li
     assert read["jobs_total", ("email",)] == [6.0]
     assert read["seconds", ("email",)] == [0.0, 1.0, 0.0, 0.0, 0.5]
     assert ("slots", ("email",)) not in read
+    keys = [key for key, _, _ in successor.counts._memory.entries()]
+    assert len(keys) == len(set(keys)), "a successor finds its series, and does not make them anew each time"
     successor.counts.close()
 
 

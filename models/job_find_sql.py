@@ -14,10 +14,10 @@ MOST_PEOPLE = 200
 MOST_CANDIDATES = 2000
 """Most jobs that a person, an externalId or a correlation id may lead to."""
 
-# Two errors of one code are the same fault if they differ only in ids, addresses, quoted values and numbers.
+# Two errors of one code are the same fault if they differ only in quoted text and in words with a digit or an @ in
+# them: ids, addresses, numbers.
 FINGERPRINT = r"""
-left(md5(regexp_replace(regexp_replace(left(coalesce(error_detail, ''), 300),
-    '[0-9a-f]{8}-[0-9a-f-]{27}|[^[:space:]<>]+@[^[:space:]<>]+|"[^"]*"|''[^'']*''', '#', 'gi'), '[0-9]+', '#', 'g')), 8)
+left(md5(regexp_replace(left(coalesce(error_detail, ''), 300), '\S*[0-9@]\S*|"[^"]*"|''[^'']*''', '#', 'g')), 8)
 """
 
 _OPEN = "state IN ('staged', 'running', 'retry', 'dead')"

@@ -1,7 +1,7 @@
 """The tables, as SQLModel classes; the migrations make them, a test holds the two together."""
 
 from models.tables.audit import AuditEvent
-from models.tables.audit_leaving import AuditExport
+from models.tables.audit_leaving import AuditExport, AuditStream
 from models.tables.audit_proof import AuditHold, AuditKey, AuditLeaves, AuditSeal
 from models.tables.deferred import DeferredRequest
 from models.tables.group import Group, Membership
@@ -22,6 +22,7 @@ __all__ = [
     "AuditKey",
     "AuditLeaves",
     "AuditSeal",
+    "AuditStream",
     "BulkOperation",
     "DeferredRequest",
     "Group",

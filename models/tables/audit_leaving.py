@@ -1,4 +1,4 @@
-"""How audit events leave: exports that somebody asked for."""
+"""How audit events leave: exports that somebody asked for, and streams that go on."""
 
 from __future__ import annotations
 
@@ -44,3 +44,34 @@ class AuditExport(SQLModel, table=True):
     """The last sign of life of the worker that writes it."""
     finished_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
     expires_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+
+
+class AuditStream(SQLModel, table=True):
+    """A place outside that gets a tenant's events as they come, at least once, from the safe horizon."""
+
+    __tablename__ = "audit_stream"
+    __table_args__ = (
+        CheckConstraint("kind = ANY (ARRAY['https'::text, 'syslog'::text, 's3'::text])", name="audit_stream_kind"),
+        CheckConstraint("format = ANY (ARRAY['jsonl'::text, 'ocsf'::text])", name="audit_stream_format"),
+        CheckConstraint("state = ANY (ARRAY['active'::text, 'paused'::text])", name="audit_stream_state"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    tenant_id: UUID
+    kind: str = Field(sa_column=Column(Text, nullable=False))
+    destination: str = Field(sa_column=Column(Text, nullable=False))
+    """A URL without a secret in it."""
+    format: str = Field(default="jsonl", sa_column=Column(Text, nullable=False, server_default="jsonl"))
+    state: str = Field(default="active", sa_column=Column(Text, nullable=False, server_default="active"))
+    cursor_xid: int = Field(sa_column=Column(BigInteger, nullable=False))
+    cursor_id: UUID
+    """The last event that the place has confirmed, with `cursor_xid`."""
+    sent: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default=text("0")))
+    failures: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    """How often in a row it was refused."""
+    next_at: datetime = Field(sa_column=moment(now=True))
+    last_sent_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    last_event_at: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    error_code: str | None = Field(default=None, sa_column=Column(Text))
+    created_by: str = Field(sa_column=Column(Text, nullable=False))
+    created_at: datetime = Field(sa_column=moment(now=True))

@@ -1,4 +1,4 @@
-"""What proves the audit log: salts, seals and their leaves, keys; holds, retention, erasure; and exports."""
+"""What proves the audit log: salts, seals and their leaves, keys; holds, retention, erasure; exports and streams."""
 
 from __future__ import annotations
 
@@ -104,6 +104,26 @@ _LEAVING = [
     )
     """,
     "CREATE INDEX audit_export_open ON audit_export (id) WHERE state IN ('staged', 'running')",
+    """
+    CREATE TABLE audit_stream (
+        id uuid PRIMARY KEY,
+        tenant_id uuid NOT NULL,
+        kind text NOT NULL CONSTRAINT audit_stream_kind CHECK (kind IN ('https', 'syslog', 's3')),
+        destination text NOT NULL,
+        format text NOT NULL DEFAULT 'jsonl' CONSTRAINT audit_stream_format CHECK (format IN ('jsonl', 'ocsf')),
+        state text NOT NULL DEFAULT 'active' CONSTRAINT audit_stream_state CHECK (state IN ('active', 'paused')),
+        cursor_xid bigint NOT NULL,
+        cursor_id uuid NOT NULL,
+        sent bigint NOT NULL DEFAULT 0,
+        failures integer NOT NULL DEFAULT 0,
+        next_at timestamptz NOT NULL DEFAULT now(),
+        last_sent_at timestamptz,
+        last_event_at timestamptz,
+        error_code text,
+        created_by text NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT now()
+    )
+    """,
 ]
 
 # What went wrong is what is asked for most, and rare: without an index of its own, "nothing did" means reading all.
@@ -230,7 +250,7 @@ _FUNCTIONS = (
 )
 # What the application may add to but neither change nor delete, and what it keeps up.
 _FIRM = ("audit_key", "audit_seal", "audit_leaves")
-_KEPT = ("audit_hold", "audit_export")
+_KEPT = ("audit_hold", "audit_export", "audit_stream")
 
 
 def upgrade() -> None:
@@ -241,6 +261,7 @@ def upgrade() -> None:
         op.execute(f"GRANT SELECT, INSERT ON {table} TO usher_app")
     op.execute(f"GRANT SELECT, INSERT, UPDATE ON {', '.join(_KEPT)} TO usher_app")
     op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON saved_view TO usher_app")
+    op.execute("GRANT DELETE ON audit_stream TO usher_app")
     op.execute("GRANT SELECT ON audit_hold TO usher_maintenance")
     op.execute("GRANT SELECT ON audit_event_default TO usher_app")  # to see whether anything is there
     for function in _FUNCTIONS:

@@ -13,12 +13,25 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from playwright.async_api import Browser, Locator, Page, Request, Response
+    from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, Response
 
     from tests.ui.world import World
 
 WIDTH, HEIGHT = 1280, 800  # CSS pixels
 _SCREENS = {"wide": (WIDTH, HEIGHT), "narrow": (400, 800)}
+
+# In one go: a region may be swapped between two looks.
+_CELL = """(table, [row, column]) => {
+  const heads = [...table.tHead.rows[0].cells].map((cell) => cell.innerText.trim());
+  const line = [...table.tBodies[0].rows].find((one) => one.querySelector("th").innerText.trim().startsWith(row));
+  return line.cells[heads.indexOf(column)].innerText;
+}"""
+
+_PROSE = """() => {
+  const copy = document.querySelector("main").cloneNode(true);
+  copy.querySelectorAll("pre, code, datalist, select, details, del, ins, svg").forEach((one) => one.remove());
+  return copy.textContent;
+}"""
 
 
 @dataclass
@@ -28,6 +41,8 @@ class Visitor:
     page: Page
     world: World
     javascript: bool = True
+    refused: bool = False
+    """Whether the page at hand is a refusal; the console tells of its status then, and only then."""
     faults: list[str] = field(default_factory=list)
 
     async def sign_in(self, role: str = "admin") -> None:
@@ -36,11 +51,12 @@ class Visitor:
         await self.press("Sign in as")
         assert await self.heading() == "Overview"
 
-    async def open(self, path: str) -> str:
+    async def open(self, path: str, status: int = 200) -> str:
         """Open a page and return what it says."""
+        self.refused = status >= 400
         response = await self.page.goto(self.world.pages_url + path)
         assert response is not None
-        assert response.status == 200, (path, response.status)
+        assert response.status == status, (path, response.status)
         return await self.text()
 
     async def search(self, words: str) -> str:
@@ -57,6 +73,10 @@ class Visitor:
     async def text(self) -> str:
         """Return what the page says below its head."""
         return await self.page.locator("main").inner_text()
+
+    async def prose(self) -> str:
+        """Return the same without code, searches and folded parts, in which anything may stand."""
+        return str(await self.page.evaluate(_PROSE))
 
     async def heading(self) -> str:
         """Return the page's first heading."""
@@ -75,12 +95,8 @@ class Visitor:
         await self.page.get_by_label(label, exact=True).fill(value)
 
     async def cell(self, region: str, row: str, column: str) -> str:
-        """Return what stands in a table: by the heads of its row and its column."""
-        table = self.page.locator(f"#{region} table").first
-        heads = [head.strip() for head in await table.locator("thead th").all_inner_texts()]
-        line = table.locator("tbody tr").filter(has=self.page.locator("th", has_text=row)).first
-        cells = await line.locator("th, td").all_inner_texts()
-        return cells[heads.index(column)].strip()
+        """Return what stands in a region's first table, by the heads of its row and its column."""
+        return str(await self.page.locator(f"#{region} table").first.evaluate(_CELL, [row, column])).strip()
 
     async def until_text(self, words: str, seconds: float = 20) -> str:
         """Wait until the page says something: by itself, or by Refresh where it has no scripts."""
@@ -120,13 +136,18 @@ class Visitor:
 
     def _watch(self) -> None:
         page = self.page
-        page.on("console", lambda said: self._fault("console", said.text) if said.type == "error" else None)
+        page.on("console", self._on_console)
         page.on("pageerror", lambda error: self._fault("script", str(error)))
         page.on("request", self._on_request)
         page.on("response", self._on_response)
 
     def _fault(self, kind: str, what: str) -> None:
         self.faults.append(f"{kind} at {urlsplit(self.page.url).path}: {what}")
+
+    def _on_console(self, said: ConsoleMessage) -> None:
+        told = self.refused and said.text.startswith("Failed to load resource: the server responded with a status of 4")
+        if said.type == "error" and not told:
+            self._fault("console", said.text)
 
     def _on_request(self, request: Request) -> None:
         if not request.url.startswith((f"{self.world.pages_url}/", "data:")):

@@ -26,7 +26,10 @@ from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+
+    import asyncpg
 
     from models.settings import Settings
     from tests.support.servers import Servers
@@ -115,10 +118,14 @@ class World:
 
     async def create(self, caller: Caller, user_name: str) -> dict[str, Any]:
         """Have Entra create one user, who can be invited."""
-        name = {"givenName": user_name.split("@")[0].capitalize(), "familyName": "Example"}
+        name = {"givenName": user_name.partition("@")[0].capitalize(), "familyName": "Example"}
         return await caller.create(
             document(user_name, name=name, active=True, emails=[work_email(user_name, primary=True)])
         )
+
+    def store(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        """Connect to the database with every right."""
+        return store(self.settings)
 
     async def count(self, query: str, *arguments: Any) -> int:
         """Return what a query counts."""

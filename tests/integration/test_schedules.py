@@ -151,6 +151,12 @@ async def test_a_run_whose_worker_is_gone_is_run_by_another(
     async with keeping(context, audit_partitions=endless):
         await begun.wait()
         assert await in_state(pool, "running")
+
+        async def due_again() -> bool:
+            async with pool.acquire() as connection:
+                return await schedules.due(connection, [NAME]) == [NAME]
+
+        await wait_until(due_again, "it is due again while it runs")
         assert not await run_one(context, NAME, run), "one at a time, whatever the clock says"
     async with keeping(context, audit_partitions=run):
         await wait_until(lambda: in_state(pool, "ok"), "another worker runs it")

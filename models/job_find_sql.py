@@ -65,7 +65,8 @@ SELECT DISTINCT found.id
       SELECT id FROM job
        WHERE job.tenant_id = person.tenant_id AND resource_id = person.user_id AND kind = 'user.create' AND {_OPEN}
       UNION ALL
-      SELECT job.id FROM invitation JOIN job ON job.resource_id = invitation.id AND kind <> 'user.create' AND job.{_OPEN}
+      SELECT job.id
+        FROM invitation JOIN job ON job.resource_id = invitation.id AND kind <> 'user.create' AND job.{_OPEN}
        WHERE invitation.tenant_id = person.tenant_id AND invitation.user_id = person.user_id
       UNION ALL
       SELECT job_id FROM audit_event

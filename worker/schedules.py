@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     """Does it, on a connection outside a transaction, and returns in words what was done, or nothing."""
 
 TICK_SECONDS = 1.0
-_AT_ONCE = 2  # runs of one process: each has a connection of the pool
+_AT_ONCE = 4  # runs of one process: each has a connection of the pool, and none that is long keeps sealing waiting
 _MOST_SECONDS = 1800.0
 
 _log = structlog.get_logger("schedules")

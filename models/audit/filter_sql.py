@@ -21,6 +21,7 @@ DRIFT: Final = timedelta(days=1)
 
 _ADDRESS = r"^(\d{1,3}\.){3}\d{1,3}$|^[0-9a-f]*:[0-9a-f:.]+$"  # what PostgreSQL can make an inet of
 _INET = f"CASE WHEN context ->> 'ip' ~ '{_ADDRESS}' THEN (context ->> 'ip')::inet END"
+_PLAIN = re.compile(r"[ !#-:<-\[\]-_a-z{-~]+")  # ASCII but for controls, `"`, `\\`, and ` and ; that others become
 _TOKEN = re.compile(r"(?:ush|tok)_([0-9A-Za-z]{12})(?:_\w*)?")
 
 
@@ -193,12 +194,20 @@ def _tenant(made: Where, condition: Condition) -> str:
 
 
 def _text(made: Where, condition: Condition) -> str:
-    name = f"usher_fold({made.add(condition.values[0])}::text)"
-    return (
-        f"strpos(usher_fold(actor_label), {name}) > 0 OR EXISTS (SELECT FROM jsonb_array_elements(targets) AS target"
+    wanted = condition.values[0]
+    name = f"usher_fold({made.add(wanted)}::text)"
+    labels = (
+        "EXISTS (SELECT FROM jsonb_array_elements(targets) AS target"
         f" WHERE strpos(usher_fold(target ->> 'label'), {name}) > 0"
         f" OR strpos(usher_fold(target ->> 'external_id'), {name}) > 0)"
     )
+    actor = f"strpos(usher_fold(actor_label), {name}) > 0"
+    if _PLAIN.fullmatch(wanted):
+        # Normalizing costs most. What it leaves as it is, and JSON writes as it is, stands in the text before it too.
+        plain = f"lower({made.add(wanted)}::text)"
+        labels = f"CASE WHEN strpos(lower(targets::text), {plain}) > 0 THEN {labels} END"
+        actor = f"CASE WHEN strpos(lower(actor_label), {plain}) > 0 THEN {actor} END"
+    return f"{actor} OR {labels}"
 
 
 _COMPILERS: Final[dict[str, Callable[[Where, Condition], str]]] = {

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BREAK_SECONDS = 1800
 """A time without a new user that ends a cycle; Entra begins one every 20 to 40 minutes, and its first lasts long."""
 _MOST_STEPS = 400  # of a break's length: as far back as a beginning is looked for
-_RATE_SECONDS = 300.0
+_RATE_SECONDS = 120.0
 _MOST_EVENTS = 20_000  # newest audit events that a rate is read from
 _MOST_TENANTS = 10
 
@@ -122,7 +122,8 @@ _RATES = """
 SELECT count(*) FILTER (WHERE action = 'scim.user.create' AND phase = 'requested') AS accepted,
        count(*) FILTER (WHERE action = 'scim.user.create' AND phase = 'applied') AS applied,
        count(*) FILTER (WHERE action = 'invitation.email.send' AND phase = 'applied') AS invited,
-       extract(epoch FROM now() - min(occurred_at))::float AS seconds
+       extract(epoch FROM now() - min(occurred_at) FILTER (
+           WHERE action IN ('scim.user.create', 'invitation.email.send')))::float AS seconds
   FROM (SELECT action, phase, occurred_at FROM audit_event
          WHERE tenant_id = $1 AND occurred_at > now() - make_interval(secs => $2)
          ORDER BY occurred_at DESC, id DESC LIMIT $3) AS newest

@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 from models import metrics
 from models.gauges import Gauges
 from models.jobs import PROVISION, claim
-from tests.support.api import altered
+from tests.support.api import altered, store
 from tests.support.ledger import new_tenant, stage
 
 if TYPE_CHECKING:
@@ -170,6 +170,14 @@ async def test_what_is_known_is_told_while_the_store_takes_its_time(gauges: Gaug
     await gauges._reading
 
 
+async def test_a_part_that_cannot_be_read_is_left_out_alone(gauges: Gauges, settings: Settings) -> None:
+    async with store(settings) as connection:
+        await connection.execute("DROP TABLE audit_seal CASCADE")
+    assert (await values(gauges, metrics.QUEUE_JOBS))["email", "staged"] == 0
+    assert await values(gauges, metrics.AUDIT_UNSEALED) == {}
+    assert await values(gauges, metrics.DATABASE_UP) == {(): 1.0}
+
+
 async def test_without_postgresql_it_says_so_and_nothing_old(settings: Settings, redis_url: str) -> None:
     async def refused() -> Mapping[str, object]:
         raise ConnectionError
@@ -186,7 +194,7 @@ async def test_events_without_a_seal_age_once_there_is_a_key(gauges: Gauges, poo
         await new_tenant(connection)  # which is audited
     assert await values(gauges, metrics.AUDIT_UNSEALED) == {("log",): 0.0}
     await pool.execute("INSERT INTO audit_key (key_id, verifier) VALUES ('k', 'v')")
-    assert 0 < (await values(gauges, metrics.AUDIT_UNSEALED))["log",] < 30
+    assert (await values(gauges, metrics.AUDIT_UNSEALED))["log",] > 0
     await pool.execute(
         "INSERT INTO audit_seal (stream, seq, kind, from_xid, to_xid, count, root, previous, hash, sealed_at, key_id,"
         " signature) SELECT $1, 1, 'events', 0, pg_current_xact_id()::text::bigint, 1, '', '', '', now(), 'k', ''",

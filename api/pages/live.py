@@ -11,7 +11,7 @@ from aiohttp import web
 
 from api.keys import DRAINING, PAGES_POOL
 from api.pages.cookies import read_cookie
-from api.pages.guard import SESSION_COOKIE
+from api.pages.guard import SESSION_COOKIE, person
 from models.db import is_unavailable
 from models.sessions import find_session
 
@@ -84,12 +84,13 @@ async def _stream(
     end = time.monotonic() + LONGEST_SECONDS
     while time.monotonic() < end:
         try:
-            if (
-                sent is not None
-                and await find_session(request.config_dict[PAGES_POOL], cookie, keep_alive=False) is None
-            ):
-                await response.write(event("over", "signed out"))
-                return
+            if sent is not None:
+                session = await find_session(request.config_dict[PAGES_POOL], cookie, keep_alive=False)
+                if session is None:
+                    await response.write(event("over", "signed out"))
+                    return
+                if session.operator.role != person(request).role:
+                    return  # the browser asks anew, and is told what the new role may see
             regions = await render_regions()
         except Exception as error:
             if not is_unavailable(error):

@@ -483,6 +483,17 @@ async def test_a_live_page_sends_what_changed_and_ends_when_its_person_is_out(si
     TRIAL.text = "first"
 
 
+async def test_a_live_page_ends_when_its_person_is_given_another_role(site: Api) -> None:
+    admin, someone = await browser(site), await browser(site, "operator")
+    assert someone.operator is not None
+    async with site.session.get(site.internal_url + "/ops/trial?live=1", headers=_cookie(someone)) as response:
+        await _event(response)
+        await admin.post(f"/admin/operators/{someone.operator.name}", {"role": "viewer"})
+        async with asyncio.timeout(10):
+            assert b"event: over" not in await response.content.read()
+    assert (await someone.get("/ops/trial")).status == 200
+
+
 async def test_what_many_look_at_is_asked_for_once(site: Api) -> None:
     TRIAL.made = 0
     someone = await browser(site)

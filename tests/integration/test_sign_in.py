@@ -210,6 +210,18 @@ async def test_name_or_address_and_password_sign_in(pool: asyncpg.Pool) -> None:
     assert event["context"] == {"peer": "192.0.2.1", "method": "password"}
 
 
+async def test_a_hash_of_weaker_parameters_is_made_anew_by_signing_in(pool: asyncpg.Pool) -> None:
+    from argon2 import PasswordHasher
+
+    operator = await ana(pool)
+    weak = PasswordHasher(time_cost=1, memory_cost=1024).hash(PASSWORD)
+    await pool.execute("UPDATE operator SET password_hash = $2 WHERE id = $1", operator.id, weak)
+    assert not isinstance(await attempt(pool, "ana", PASSWORD), Refused)
+    strong = await pool.fetchval("SELECT password_hash FROM operator WHERE id = $1", operator.id)
+    assert "m=65536" in strong
+    assert not isinstance(await attempt(pool, "ana", PASSWORD), Refused)
+
+
 async def test_whether_there_is_such_a_person_cannot_be_told(pool: asyncpg.Pool) -> None:
     await ana(pool)
     await make_operator(pool, "viewer", "without-password")

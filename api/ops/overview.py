@@ -15,6 +15,7 @@ from api.pages.guard import allowed
 from api.pages.live import live_page, shared
 from api.pages.render import fragment, page
 from api.probes import PROBES
+from models.jobs import KINDS
 from models.overview import Backlog, Share, backlog, not_paused, oldest_tenants, relay_lag
 from models.pauses import list_pauses
 from models.processes import Process, list_processes
@@ -79,11 +80,17 @@ class _Row:
 
 
 def _charts(hour: Series, day: Series) -> list[_Chart]:
+    # The same kinds in the same order everywhere, so that a line looks the same in every chart.
+    kinds = [kind for kind in dict.fromkeys([*KINDS, *day.done]) if kind in day.done]
+
+    def lines(values: dict[str, list[int]], at: list[int]) -> dict[str, list[int]]:
+        return {kind: values.get(kind, [0] * len(at)) for kind in kinds}
+
     return [
-        _Chart("Jobs done, last hour", "a minute", hour.at, hour.done),
-        _Chart("Attempts failed, last hour", "a minute", hour.at, hour.failed),
-        _Chart("Jobs done, last day", "in 15 minutes", day.at, day.done),
-        _Chart("Attempts failed, last day", "in 15 minutes", day.at, day.failed),
+        _Chart("Jobs done, last hour", "a minute", hour.at, lines(hour.done, hour.at)),
+        _Chart("Attempts failed, last hour", "a minute", hour.at, lines(hour.failed, hour.at)),
+        _Chart("Jobs done, last day", "in 15 minutes", day.at, lines(day.done, day.at)),
+        _Chart("Attempts failed, last day", "in 15 minutes", day.at, lines(day.failed, day.at)),
     ]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import html
 import json
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -107,16 +108,24 @@ async def test_the_overview_tells_how_the_queues_stand(api: Api, pool: asyncpg.P
 
 
 async def test_charts_are_lines_numbers_and_a_sentence(api: Api, pool: asyncpg.Pool) -> None:
-    tally = Tally()
+    tally, earlier = Tally(), Tally(lambda: time.time() - 7200)
+    earlier.done("invitation.send", 1, 0.1)
     tally.done("user.create", 7, 0.1)
     async with pool.acquire() as connection:
-        await write_minutes(connection, uuid7(), [minute for minute, _ in tally.unwritten()])
+        for each in (earlier, tally):
+            await write_minutes(connection, uuid7(), [minute for minute, _ in each.unwritten()])
     text = await (await browser(api, "viewer")).read("/ops")
     data = [json.loads(html.unescape(each)) for each in re.findall(r'data-chart="([^"]+)"', text)]
     assert [len(each["at"]) for each in data] == [60, 60, 96, 96]
-    for each in (data[0], data[2]):
-        (line,) = each["lines"]
-        assert (line["label"], sum(line["values"]), len(line["values"])) == ("user.create", 7, len(each["at"]))
+    found = [[(line["label"], sum(line["values"])) for line in each["lines"]] for each in data]
+    none = [("user.create", 0), ("invitation.send", 0)]
+    assert found == [
+        [("user.create", 7), ("invitation.send", 0)],
+        none,
+        [("user.create", 7), ("invitation.send", 1)],
+        none,
+    ], "a line is the same kind in every chart"
+    assert all(len(line["values"]) == len(each["at"]) for each in data for line in each["lines"])
     assert "7 user.create; most at" in text
     assert '<caption class="hidden">Jobs done, last hour, a minute</caption>' in text
     for script in ("vendor/uPlot.iife.min.js", "charts.js"):

@@ -26,6 +26,7 @@ MOST_STREAMS = 100
 """Streams that one process serves at once."""
 _STREAMS: web.AppKey[set[web.StreamResponse]] = web.AppKey("streams")
 _SHARED: web.AppKey[dict[str, tuple[float, asyncio.Future[Any]]]] = web.AppKey("shared")
+_SINCE = "live since"  # key of the moment at which a stream began
 _log = structlog.get_logger("live")
 
 
@@ -62,6 +63,7 @@ async def live_page(
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
     response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
     streams.add(response)
+    request[_SINCE] = time.monotonic()
     try:
         await response.prepare(request)
         await _stream(request, response, render_regions, every_seconds)
@@ -113,6 +115,8 @@ async def _stream(
 async def shared(request: web.Request, key: str, make: Callable[[], Awaitable[Made]], *, seconds: float = 1.0) -> Made:
     """Return what ``make`` made for anybody at most ``seconds`` ago, so that twenty open pages ask once.
 
+    A stream is never given what is older than itself: it would take back what somebody just did, and saw on the page.
+
     Args:
         request: any of the application's.
         key: names what is made; whatever the answer depends on must be part of it, the person's rights too.
@@ -123,7 +127,7 @@ async def shared(request: web.Request, key: str, make: Callable[[], Awaitable[Ma
     now = time.monotonic()
     for old in [name for name, (until, future) in known.items() if until < now and future.done()]:
         del known[old]
-    if key not in known:
+    if key not in known or known[key][0] - seconds < request.get(_SINCE, 0.0):
         known[key] = (now + seconds, asyncio.ensure_future(make()))
         known[key][1].add_done_callback(_look)
     until, future = known[key]

@@ -61,6 +61,7 @@ async def world(servers: Servers) -> AsyncIterator[World]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def visitor(chromium: Browser, world: World) -> AsyncIterator[Visitor]:
     """A person with a browser of their own, who looks at this world; complains at the end of what was wrong in it."""
+    await world.mend()
     async with visiting(chromium, world) as somebody:
         yield somebody
 
@@ -68,5 +69,6 @@ async def visitor(chromium: Browser, world: World) -> AsyncIterator[Visitor]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def plain_visitor(chromium: Browser, world: World) -> AsyncIterator[Visitor]:
     """The same with JavaScript switched off."""
+    await world.mend()
     async with visiting(chromium, world, javascript=False) as somebody:
         yield somebody

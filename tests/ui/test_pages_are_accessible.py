@@ -28,7 +28,7 @@ JUDGE = """async () => {
     .map((one) => `${one.id}: ${one.nodes.map((node) => node.html + " " + node.failureSummary).join(" | ")}`);
 }"""
 # What a value looks like that was printed without a thought of who reads it.
-RAW = re.compile(r"\bNone\b|\bnull\b|\[\]|\{[\"'}]|datetime|UUID\(|\bnan\b|<[A-Za-z]+ object")
+RAW = re.compile(r"\bNone\b(?!\.| yet)|\bnull\b|\[\]|\{[\"'}]|datetime|UUID\(|\bnan\b|<[A-Za-z]+ object")
 
 
 async def fill(world: World, chromium: Browser) -> Caller:
@@ -92,7 +92,8 @@ async def addresses(world: World, acme: Caller) -> dict[str, tuple[str, int]]:
         request = await wait_until(asked_for, "a request with its bodies is in the log")
         update = await one("SELECT id FROM audit_event WHERE action = 'scim.user.create' AND phase = 'applied' LIMIT 1")
         correlation = await one(
-            "SELECT correlation_id FROM audit_event WHERE action = 'invitation.email.send' AND phase = 'applied' LIMIT 1"
+            "SELECT correlation_id FROM audit_event"
+            " WHERE action = 'invitation.email.send' AND phase = 'applied' LIMIT 1"
         )
         operator = await one("SELECT name FROM operator LIMIT 1")
     pages = {

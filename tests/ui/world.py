@@ -141,6 +141,12 @@ class World:
 
         _: bool = await wait_until(enough, f"{count} {kind} jobs are {state}", seconds)
 
+    async def mend(self) -> None:
+        """Undo what a test that failed has left of its outage."""
+        if self.mail.poll() is not None:
+            await self.start_mail()
+        await self.mailbox.behave()
+
     async def stop_mail(self) -> None:
         """Stop the mail server, as an outage does."""
         await asyncio.to_thread(self.mail.stop)

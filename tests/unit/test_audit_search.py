@@ -86,7 +86,7 @@ def test_a_family_of_actions_is_all_of_its_names() -> None:
         ("--word", 1, "stands before the term"),
         ("ab", 0, "at least 3 characters"),
         ("word e\u0301a", 5, "at least 3 characters"),
-        ("action:scim.user.crate", 7, "There is no action scim.user.crate; there are auth."),
+        ("action:scim.user.crate", 7, "There is no action scim.user.crate; there are "),
         ("action:scim.user.create,nothing.*", 24, "no action nothing.*"),
         ("outcome:failed", 8, "there are pending, success, failure, denied"),
         ("phase:done", 6, "there are requested, applied, failed, denied"),

@@ -33,6 +33,9 @@ async def seal(context: Context, connection: Connection) -> str:
     signer = read_signer(path)
     await know_key(connection, signer)
     done = await seal_waiting(connection, signer)
+    anchors = context.settings.audit_anchor_file
+    if done.seals and anchors is not None and not await asyncio.to_thread(anchors.exists):
+        await publish(connection, anchors)  # the first ones at once, or nothing would be whole for an hour
     return f"{done.events} events in {done.seals} seals" if done.seals else ""
 
 

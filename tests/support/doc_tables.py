@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from models.audit.actions import ACTIONS
 from models.jobs import KINDS
+from models.metrics import METRICS
 from models.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,10 +92,27 @@ def kinds_table() -> str:
     )
 
 
+def metrics_table() -> str:
+    """Return every metric as a row: name, kind, labels, meaning."""
+    return _table(
+        ("metric", "kind", "labels", "meaning"),
+        (
+            (
+                f"`{metric.name}`",
+                "counter" if metric.name.endswith("_total") else metric.kind,
+                ", ".join(f"`{label}`" for label in metric.labels),
+                metric.help,
+            )
+            for metric in METRICS.values()
+        ),
+    )
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "settings": (DOCS / "settings.md", settings_table),
     "actions": (DOCS / "audit.md", actions_table),
     "kinds": (DOCS / "architecture.md", kinds_table),
+    "metrics": (DOCS / "operate.md", metrics_table),
 }
 """By the name in the page's markers: `<!-- NAME: made from code -->` and `<!-- end of NAME -->`."""
 

@@ -74,7 +74,7 @@ def test_no_secret_is_kept_however_deep_in_a_value(secret: str, name: str, depth
 
 
 def test_everything_else_is_kept_as_it_is() -> None:
-    diff = [
+    diff: list[dict[str, Any]] = [
         {"op": "add", "path": "emails", "after": [{"value": "ana@example.com", "primary": True}]},
         {"op": "replace", "path": "active", "before": True, "after": False},
     ]

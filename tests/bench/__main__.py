@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from tests.bench.audit import audit_section
+from tests.bench.audit_proof import proof_section
 from tests.bench.generator import WrongAnswerError
 from tests.bench.lookups import match_section
 from tests.bench.measure import summary
@@ -40,6 +41,7 @@ SECTIONS: dict[str, Callable[[Bench], Awaitable[list[Workload]]]] = {
     "patch": patch_section,
     "members": members_section,
     "audit": audit_section,
+    "proof": proof_section,
 }
 
 

@@ -24,8 +24,15 @@ async def test_a_failed_invitation_is_found_and_retried(world: World, plain_visi
     await world.create(acme, "ana@acme.example")
     await world.until_jobs("retry", 1)
     await visitor.open("/ops")
-    await visitor.follow("Refresh")
-    assert await page.locator("tbody tr", has_text="invitation.send").locator("td").nth(3).inner_text() == "1"
+    retry = page.locator("tbody tr", has_text="invitation.send").locator("td").nth(3)
+
+    async def shown() -> bool:
+        if await retry.inner_text() == "1":
+            return True
+        await visitor.follow("Refresh")
+        return False
+
+    await wait_until(shown, "the overview shows the retry")
     await visitor.follow("1", page.locator("tbody tr", has_text="invitation.send"))
     assert "1 job matches" in await visitor.text()
     assert "1 job matches" in await visitor.search("user:ana@acme.example kind:invitation.send")

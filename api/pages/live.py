@@ -26,7 +26,8 @@ MOST_STREAMS = 100
 """Streams that one process serves at once."""
 _STREAMS: web.AppKey[set[web.StreamResponse]] = web.AppKey("streams")
 _SHARED: web.AppKey[dict[str, tuple[float, asyncio.Future[Any]]]] = web.AppKey("shared")
-_SINCE = "live since"  # key of the moment at which a stream began
+_SINCE: web.RequestKey[float] = web.RequestKey("live since", float)
+"""The moment at which a stream began."""
 _log = structlog.get_logger("live")
 
 

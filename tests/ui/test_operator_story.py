@@ -78,9 +78,11 @@ async def test_an_outage_of_the_mail_server_is_seen_and_mended(
     # One user's failed invitation, by name, and why.
     await world.until_jobs("retry", report["invitable"], seconds=60)
     async with world.store() as connection:
-        name, address = await connection.fetchrow(
+        found = await connection.fetchrow(
             "SELECT users.doc ->> 'userName', email FROM invitation JOIN users ON users.id = user_id LIMIT 1"
         )
+    assert found is not None
+    name, address = found
     text = await visitor.search(f"user:{name} kind:invitation.send")
     assert "1 job matches" in text
     assert name in text
@@ -144,8 +146,8 @@ async def test_a_tenant_is_held_back_and_let_go(world: World, visitor: Visitor, 
     await visitor.fill("Tenant", "initech")
     await visitor.fill("Why", "Their directory is being moved")
     await visitor.press("Pause")
-    text = await visitor.text()
-    assert "Their directory is being moved" in text
+    await visitor.until_live()  # which takes nothing back
+    assert "Their directory is being moved" in await visitor.text()
     await visitor.paint(screenshots, "story-8-paused")
 
     waits = await world.create(held, "ana@initech.example")

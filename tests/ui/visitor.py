@@ -98,6 +98,15 @@ class Visitor:
         """Return what stands in a region's first table, by the heads of its row and its column."""
         return str(await self.page.locator(f"#{region} table").first.evaluate(_CELL, [row, column])).strip()
 
+    async def until_live(self) -> None:
+        """Wait until the page has been sent its regions anew."""
+        state = self.page.locator("#live-state")
+
+        async def live() -> bool:
+            return "last at" in await state.inner_text()
+
+        _: bool = await wait_until(live, f"{self.page.url} updates itself")
+
     async def until_text(self, words: str, seconds: float = 20) -> str:
         """Wait until the page says something: by itself, or by Refresh where it has no scripts."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text(encoding="utf-8")
-JUDGE = """async () => {
-  const found = await axe.run(document, { resultTypes: ["violations"] });
+# Dark differs from light by its colours only.
+JUDGE = """async (scheme) => {
+  const rules = scheme === "dark" ? { runOnly: ["color-contrast"] } : {};
+  const found = await axe.run(document, { resultTypes: ["violations"], ...rules });
   return found.violations.filter((one) => ["serious", "critical"].includes(one.impact))
     .map((one) => `${one.id}: ${one.nodes.map((node) => node.html + " " + node.failureSummary).join(" | ")}`);
 }"""
@@ -50,7 +53,8 @@ async def fill(world: World, chromium: Browser) -> Caller:
         await admin.sign_in()
         await admin.open("/ops/tenants/acme")
         await admin.press("Capture bodies")
-        await world.create(acme, "ute@acme.example")
+        ute = await world.create(acme, "ute@acme.example")
+        await wait_until(lambda: captured(world, acme, ute["id"]), "bodies are captured, once the api knows", 20)
         await admin.open("/ops/queues")
         await admin.fill("Tenant", "acme")
         await admin.fill("Why", "Their directory is being moved")
@@ -70,6 +74,13 @@ async def settled(world: World) -> bool:
     return await world.count("SELECT count(*) FROM job WHERE state NOT IN ('done', 'cancelled')") == 0
 
 
+async def captured(world: World, acme: Caller, identifier: str) -> bool:
+    """Read a user once more, and tell whether any request has been logged with its bodies."""
+    await acme.get(f"/Users/{identifier}")
+    await asyncio.sleep(0.5)
+    return await world.count("SELECT count(*) FROM request_log WHERE captured IS NOT NULL") > 0
+
+
 async def addresses(world: World, acme: Caller) -> dict[str, tuple[str, int]]:
     """Return every page's address and status, by a name for its picture."""
     async with world.store() as connection:
@@ -85,11 +96,7 @@ async def addresses(world: World, acme: Caller) -> dict[str, tuple[str, int]]:
         waits = await one("SELECT id FROM job WHERE kind = 'user.create' AND state = 'staged' LIMIT 1")
         bulk = await one("SELECT id FROM bulk_operation LIMIT 1")
         email = await one("SELECT id FROM invitation WHERE state = 'failed' OR error_code IS NOT NULL LIMIT 1")
-
-        async def asked_for() -> Any:
-            return await connection.fetchval("SELECT id FROM request_log WHERE captured IS NOT NULL LIMIT 1")
-
-        request = await wait_until(asked_for, "a request with its bodies is in the log")
+        request = await one("SELECT id FROM request_log WHERE captured IS NOT NULL LIMIT 1")
         update = await one("SELECT id FROM audit_event WHERE action = 'scim.user.create' AND phase = 'applied' LIMIT 1")
         correlation = await one(
             "SELECT correlation_id FROM audit_event"
@@ -153,7 +160,7 @@ async def complaints(visitor: Visitor, path: str, status: int) -> list[str]:
     await visitor.page.evaluate(AXE)
     for scheme in ("light", "dark"):
         await visitor.page.emulate_media(color_scheme=scheme)
-        wrong += [f"{scheme}: {violation}" for violation in await visitor.page.evaluate(JUDGE)]
+        wrong += [f"{scheme}: {violation}" for violation in await visitor.page.evaluate(JUDGE, scheme)]
     return [f"{path}: {one}" for one in wrong]
 
 
@@ -190,3 +197,25 @@ async def test_a_viewer_is_told_what_is_not_theirs(world: World, visitor: Visito
     assert "viewer" in await visitor.text()
     await visitor.open("/ops/queues")
     assert await visitor.page.get_by_role("button", name="Resume", exact=True).count() == 0
+
+
+async def test_faults_are_seen(visitor: Visitor) -> None:
+    await visitor.open("/sign-in")
+    await visitor.page.evaluate(AXE)
+    assert await visitor.page.evaluate(JUDGE, "dark") == []
+    await visitor.page.evaluate(
+        """() => {
+          const broken = '<p id="pale">Pale</p><input><table><tbody></tbody></table><p>{"a": None}</p>';
+          document.querySelector("main").insertAdjacentHTML("beforeend", broken);
+          document.getElementById("pale").style.color = "#777";
+        }"""
+    )
+    found = [await visitor.page.evaluate(JUDGE, scheme) for scheme in ("light", "dark")]
+    assert [one.partition(":")[0] for one in found[0]] == ["color-contrast", "label"]
+    assert [one.partition(":")[0] for one in found[1]] == ["color-contrast"]
+    assert RAW.search(await visitor.prose())
+    await visitor.page.evaluate("document.querySelector('main').style.width = '3000px'")
+    assert len(await visitor.spilled()) == 2
+    await visitor.page.evaluate("fetch('http://127.0.0.1:9/').catch(() => 0)")
+    await wait_until(lambda: visitor.faults, "the console complains of the request to another origin")
+    visitor.faults.clear()

@@ -101,6 +101,9 @@ def _text(item: dict[str, Any], side: str) -> str | None:
     value = item[side]
     if isinstance(value, str):
         return value
+    if isinstance(value, dict) and value and not any(isinstance(one, dict | list) for one in value.values()):
+        parts = {name: one if isinstance(one, str) else orjson.dumps(one).decode() for name, one in value.items()}
+        return ", ".join(f"{name}: {text}" for name, text in parts.items())
     return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
 
 

@@ -194,4 +194,7 @@ async def test_changes_are_signed_and_named() -> None:
         ("+", "added", None, "1"),
         ("\N{MINUS SIGN}", "removed", "true", None),
     ]
+    email = {"type": "work", "value": "ana@example.com", "primary": True}
+    (row,) = changes({"diff": [{"op": "add", "path": "emails", "after": email}]})
+    assert row["after"] == "type: work, value: ana@example.com, primary: true"
     assert changes({"diff": None}) == []

@@ -160,7 +160,8 @@ async def test_a_tenant_is_held_back_and_let_go(world: World, visitor: Visitor, 
     assert not await applied(waits["id"])
     assert (await held.get(f"/Users/{waits['id']}")).status == 200
     assert "1 job matches" in await visitor.search(f"user:{waits['id']} kind:user.create state:staged")
-    assert "paused for initech" in await visitor.open("/ops")
+    await visitor.open("/ops")
+    await visitor.until_text("paused for initech")
     await visitor.paint(screenshots, "story-9-overview-with-a-pause")
 
     await visitor.open("/ops/queues")

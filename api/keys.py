@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from api.request_log import RequestLog
     from api.ring import Ring
     from api.scim.asynchronous import Deferrals
-    from models.gauges import Gauges
     from models.directory.write import UserWriter
+    from models.gauges import Gauges
     from models.intake import Intake
 
 SETTINGS = web.AppKey("settings", Settings)

@@ -255,9 +255,7 @@ async def stop_when_started(folder: Path, awaited: str) -> None:
     log.unlink(missing_ok=True)
     process = launch(folder, "--port", "0", "--admin-port", "0")
     try:
-        await wait_until(
-            lambda: log.exists() or process.poll() is not None, f"{awaited} to be started", START_SECONDS
-        )
+        await wait_until(lambda: log.exists() or process.poll() is not None, f"{awaited} to be started", START_SECONDS)
         assert process.poll() is None, (folder / "output").read_text()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, (folder / "output").read_text()

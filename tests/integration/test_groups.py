@@ -16,7 +16,8 @@ from uuid_utils.compat import uuid7
 
 from models.audit.record import OPERATOR
 from models.directory.groups import MOST_MEMBERS
-from models.jobs import PROVISION, cancel, claim
+from models.job_actions import cancel
+from models.jobs import PROVISION, claim
 from models.provision import apply_creates
 from models.scim.schema import GROUP_URN
 from tests.support.api import Api, Caller, apply_all, document, fresh_settings, serving, store, until

@@ -266,8 +266,8 @@ async def test_a_sent_invitation_that_was_accepted_at_once_stays_accepted(pool: 
 class _Interrupted(SmtpPool):
     """Sends, and has the sender cancelled the moment the message is out."""
 
-    async def send(self, message: EmailMessage) -> SmtpReply:
-        reply = await super().send(message)
+    async def send(self, message: EmailMessage, *, template: str = "invitation") -> SmtpReply:
+        reply = await super().send(message, template=template)
         task = asyncio.current_task()
         assert task is not None
         task.cancel()

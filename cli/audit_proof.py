@@ -129,7 +129,7 @@ def prove(
     event_id: EventId,
     tenant: Tenant = None,
 ) -> None:
-    """Print an event with the proof that it is under a signed seal, as JSON."""
+    """Print an event, and the proof that it is under a signed seal; in JSON always."""
 
     async def work(connection: Connection, _: Settings) -> dict[str, Any] | None:
         return await prove_event(connection, event_id, tenant_id=await _tenant_id(connection, tenant))

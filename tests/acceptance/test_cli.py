@@ -635,7 +635,7 @@ async def test_settings_that_are_missing_or_wrong_are_named_and_not_shown(script
     assert "USHER_SECRET_KEY: Field required" in missing.refusal()
     assert "USHER_SECRET_KEY: Value error, must have at least 32 characters" in short.refusal()
     assert "USHER_DATABASE_URL: Value error, must start with postgresql://" in nonsense.refusal()
-    assert "USHER_DATABASE_URL: Value error, must name its server as host:port" in port.refusal()
+    assert "USHER_DATABASE_URL: Value error, must name its server as host:port" in port.refusal(1)
     for said in (short, nonsense, port):
         assert "hunter2" not in said.err
 
@@ -675,9 +675,10 @@ async def test_a_database_without_tables_says_migrate_and_migrating_helps(
             script("audit", USHER_DATABASE_URL=url),
             script("worker", USHER_DATABASE_URL=url, USHER_LOG_LEVEL="error"),
         )
-        for said in (queue, audit, worker):
-            assert "The database has no Usher tables" in said.refusal()
-            assert "run `usher migrate` first" in said.refusal()
+        # 2 is what `usher audit verify` says of tampering, so all of `usher audit` refuses with 1.
+        for said, status in ((queue, 2), (audit, 1), (worker, 2)):
+            assert "The database has no Usher tables" in said.refusal(status)
+            assert "run `usher migrate` first" in said.refusal(status)
         migrated = await script("migrate", USHER_DATABASE_URL=url)
         assert re.fullmatch(r"The database is at migration \d{4}\.\n", migrated.out)
         assert (await script("queue", USHER_DATABASE_URL=url)).lines == [

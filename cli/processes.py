@@ -70,8 +70,12 @@ def _run_together(command: list[str], count: int, metrics_dir: Path) -> int:
     status = 0
     for _ in children:
         _, ended = os.wait()
-        status = max(status, abs(os.waitstatus_to_exitcode(ended)))
-        stop()
+        code = os.waitstatus_to_exitcode(ended)
+        # One that was asked to stop before it could listen for that, or again when it no longer did, stopped as asked.
+        if not (stopping and code == -signal.SIGTERM):
+            status = max(status, abs(code))
+        if not stopping:
+            stop()
     return status
 
 

@@ -96,7 +96,7 @@ SELECT waiting.queue, tenant.name AS tenant, extract(epoch FROM now() - oldest.r
 _UNSEALED = """
 SELECT extract(epoch FROM now() - min(occurred_at))::float FROM (
     SELECT occurred_at FROM audit_event
-     WHERE (xid::text::bigint) > (SELECT coalesce(max(to_xid), 0) FROM audit_seal) AND EXISTS (SELECT FROM audit_key)
+     WHERE (xid::text::bigint) >= (SELECT coalesce(max(to_xid), 0) FROM audit_seal) AND EXISTS (SELECT FROM audit_key)
      LIMIT 1000) AS unsealed
 """
 

@@ -128,7 +128,9 @@ async def test_duplicates_inside_one_batch(settings: Settings, app_pool: asyncpg
     assert len(bell.rings) == 1  # one batch
     async with store(settings) as connection:
         jobs = {row["id"] for row in await connection.fetch("SELECT id FROM job")}
-        phases = await connection.fetch("SELECT job_id, phase, reason, outcome FROM audit_event")
+        phases = await connection.fetch(
+            "SELECT job_id, phase, reason, outcome FROM audit_event WHERE action LIKE 'scim.%'"
+        )
     assert jobs == set(bell.rings[0][1])
     assert Counter((row["phase"], row["reason"], row["outcome"]) for row in phases) == {
         ("requested", None, "pending"): 3,

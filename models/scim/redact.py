@@ -52,7 +52,10 @@ _KEPT: Final[dict[str, re.Pattern[str]]] = {
     "lastmodified": _MOMENT,
     "version": re.compile(r'W/"\d{1,18}"'),
     "status": re.compile(r"\d{3}"),
-    "scimtype": re.compile(r"[a-zA-Z]{1,20}"),
+    "scimtype": re.compile(
+        "invalid(?:Filter|Syntax|Path|Value|Vers|Cursor|Count)|uniqueness|mutability|noTarget|tooMany|sensitive"
+        "|expiredCursor"
+    ),
 }
 _KEYWORDS: Final = frozenset((*_OPERATORS.split("|"), "pr", "and", "or", "not", "true", "false", "null"))
 _OMITTED: Final = "(removed)"

@@ -111,8 +111,19 @@ def test_an_errors_sentence_keeps_names_and_loses_values() -> None:
     assert without_sent("userName Ana@Contoso.example is taken.", sent) == "userName … is taken."
 
 
-# Letters that no sentence, name or keyword of ours holds together.
-PLANTED = st.text("qzxQZXжü漢 -'.@", min_size=3, max_size=12).map(lambda text: f"qzx{text}xzq")
+def test_the_scim_types_that_usher_answers_are_shown_and_no_other_word() -> None:
+    waiting: list[type[ClientError]] = [ClientError]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        if kind.scim_type:
+            assert redact({"scimType": kind.scim_type}) == {"scimType": kind.scim_type}
+    assert redact({"scimType": "anaNovak"})["scimType"] != "anaNovak"
+
+
+# Letters that no sentence, name or keyword of ours holds together, and one that no attribute's name has: those are
+# shown on purpose, also where a client made them up.
+PLANTED = st.text("qzxQZXжü漢 -'.@", min_size=3, max_size=12).map(lambda text: f"qzxж{text}xzq")
 NAMES = st.sampled_from(
     (
         *("userName", "displayName", "emails", "value", "name", "givenName", "phoneNumbers", "type", "schemas", "path"),

@@ -23,6 +23,7 @@ from tests.bench.audit_proof import proof_section
 from tests.bench.generator import WrongAnswerError
 from tests.bench.lookups import match_section
 from tests.bench.measure import summary
+from tests.bench.ops import ops_section
 from tests.bench.table import show
 from tests.bench.workloads import SIZES, Bench, applied_section, create_section, cycle_section, load_section
 from tests.bench.writes import members_section, patch_section
@@ -42,6 +43,7 @@ SECTIONS: dict[str, Callable[[Bench], Awaitable[list[Workload]]]] = {
     "members": members_section,
     "audit": audit_section,
     "proof": proof_section,
+    "ops": ops_section,
 }
 
 

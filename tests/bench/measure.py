@@ -41,6 +41,7 @@ class Workload:
         measure: measures one round; round -1 is for warming up and is not counted.
         http: name of the workload that is the HTTP ceiling of this one.
         commit: name of the workload that is the commit ceiling of this one.
+        beside: name of the workload that this one is to be as fast as.
     """
 
     section: str
@@ -49,6 +50,7 @@ class Workload:
     measure: Callable[[int], Awaitable[Sample]]
     http: str | None = None
     commit: str | None = None
+    beside: str | None = None
     samples: list[Sample] = field(default_factory=list)
 
 
@@ -106,4 +108,6 @@ def summary(workload: Workload, others: dict[str, Workload]) -> dict[str, Any]:
         found["of_http_ceiling"] = ratio(workload, others[workload.http])
     if workload.commit:
         found["of_commit_ceiling"] = ratio(workload, others[workload.commit])
+    if workload.beside:
+        found["of_beside"] = ratio(workload, others[workload.beside])
     return found

@@ -36,6 +36,7 @@ class Usher:
     token: str
     database_url: str
     tenant_id: UUID
+    admin_url: str
     database: asyncpg.Connection
     pid: int
 
@@ -101,6 +102,7 @@ async def usher(folder: Path, name: str, *, processes: int, workers: int) -> Asy
                 token=ready["token"],
                 database_url=ready["database_url"],
                 tenant_id=await database.fetchval("SELECT id FROM tenant"),
+                admin_url=ready["admin_url"],
                 database=database,
                 pid=process.pid,
             )

@@ -20,6 +20,7 @@ from rich.console import Console
 from tests.bench.generator import Generator, WrongAnswerError, serving
 from tests.bench.load import drive
 from tests.bench.measure import Sample, Workload, measure_in_turn, quantiles, ratio, summary
+from tests.bench.ops import FURTHER, addresses, page_routes
 from tests.bench.scripts import Plan, document, render, user_id, user_name
 from tests.bench.table import show
 
@@ -235,3 +236,15 @@ async def test_a_workload_is_measured_once_a_round_and_its_warming_up_is_not_cou
     assert found["rate"] == {"median": 125, "min": 100, "max": 150, "rounds": [100, 150]}
     assert found["of_http_ceiling"]["median"] == 0.5
     assert found["times_ms"]["create"]["p95"]["median"] == 3.0
+
+
+async def test_every_page_is_opened_and_none_of_them_is_forgotten() -> None:
+    values: dict[str, object] = {name: name for name in re.findall(r"\{(\w+)\}", str(FURTHER.values()))}
+    paths = await page_routes()
+    assert {"/ops", "/ops/jobs/{id}", "/admin/audit"} <= set(paths)
+    opened = [address for path in paths for address in addresses(path, values).values()]
+    assert len(opened) == len(set(opened)) > len(paths)
+    assert not [address for address in opened if "{" in address]
+    assert set(FURTHER) <= set(paths), "no page is opened that is gone"
+    with pytest.raises(KeyError, match="/ops/new"):
+        addresses("/ops/new/{id}", values)

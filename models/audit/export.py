@@ -38,9 +38,10 @@ FORMATS: Final = ("csv", "jsonl", "ocsf")
 ACTION: Final = "audit.log.export"
 WIDEST: Final = timedelta(days=3660)
 # Where things stand in a line: {"id":"…36…","xid":"…","tenant_id":"…36…" or, of the installation, null.
-_ID, _XID, _TENANT = slice(7, 43), 52, 15
+# The head is what these take at the most: the digits of a transaction id, and the tenant.
+_ID, _HEAD, _TENANT = slice(7, 43), slice(52, 52 + 20 + 15 + 36), 14
 _QUOTE = ord('"')
-_ORDER = "ORDER BY occurred_at, id"
+_ORDER = "ORDER BY e.occurred_at, e.id"
 _SEALS = f"""
 SELECT {", ".join(f"s.{name}" for name in COLUMNS)}, l.leaves
   FROM audit_seal AS s JOIN audit_leaves AS l USING (stream, seq)
@@ -109,15 +110,15 @@ def _note(done: Exported, block: bytes) -> None:
 
     A line begins with id, transaction and tenant, as `models.audit.lines` has them.
     """
-    start, size, reach = 0, len(block), done.reach
+    texts = block[:-1].split(b"\n")
     if done.first_id is None:
-        done.first_id = block[_ID].decode()
-    while start < size:
-        done.rows += 1
-        last = start
-        quote = block.index(b'"', start + _XID)
-        xid = int(block[start + _XID : quote])
-        stream = block[quote + _TENANT : quote + _TENANT + 36] if block[quote + _TENANT - 1] == _QUOTE else b""
+        done.first_id = texts[0][_ID].decode()
+    done.rows += len(texts)
+    done.last_id = texts[-1][_ID].decode()
+    reach = done.reach
+    for head in {text[_HEAD] for text in texts}:  # a transaction writes many events, mostly of one tenant
+        digits, _, rest = head.partition(b'"')
+        xid, stream = int(digits), rest[_TENANT : _TENANT + 36] if rest[_TENANT - 1] == _QUOTE else b""
         seen = reach.get(stream)
         if seen is None:
             reach[stream] = [xid, xid]
@@ -125,8 +126,6 @@ def _note(done: Exported, block: bytes) -> None:
             seen[0] = xid
         elif xid > seen[1]:
             seen[1] = xid
-        start = block.index(b"\n", quote) + 1
-    done.last_id = block[last + _ID.start : last + _ID.stop].decode()
 
 
 def _ocsf(text: bytes) -> bytes:

@@ -22,8 +22,9 @@ from models.audit.anchors import publish
 from models.audit.erasure import erase_person
 from models.audit.export import export_events, tell, write_manifest
 from models.audit.keys import new_signer
+from models.audit.lines import each_line, lines
 from models.audit.ocsf import as_ocsf
-from models.audit.record import SYSTEM, Event, record
+from models.audit.record import SYSTEM, Actor, Event, record
 from models.audit.seal import know_key, seal_waiting
 from models.audit.search import read_search
 from tests.support.audit import write_events
@@ -58,6 +59,47 @@ async def exported(
         done = await export_events(connection, search, tenant_id=tenant_id, form=form, file=file)
         await write_manifest(connection, done, text=text, search=search, form=form, file=manifest)
     return done, out, json.loads(beside.read_text())
+
+
+async def test_a_line_is_what_postgresql_writes_of_the_row_to_the_byte(connection: Connection) -> None:
+    odd = 'a"b\\c\n\t\x01\x02\x7fž\u2028\U0010ffff,{}'
+    kinds: list[tuple[Any, ...]] = [
+        (None, None, None, [], None, None),
+        (uuid7(), uuid7(), odd, [{"type": odd, "id": odd, "label": odd}], {odd: odd}, [{"path": odd, "n": 1.5}]),
+        (uuid7(), None, "", [{"id": ""}], {}, [{"path": "x", "after": None}, {"path": "y", "after": [2**60]}]),
+    ]
+    await record(
+        connection,
+        [
+            Event(
+                action="scim.user.update",
+                phase="applied",
+                actor=Actor("token", id=odd, label=odd),
+                correlation_id=uuid7(),
+                tenant_id=tenant_id,
+                reason=reason,
+                targets=targets,
+                job_id=job_id,
+                context=context,
+                diff=diff,
+            )
+            for tenant_id, job_id, reason, targets, context, diff in kinds
+        ],
+    )
+    fields = """
+        e.id, e.xid::text AS xid, e.tenant_id,
+        to_char(e.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS occurred_at,
+        e.action, e.phase, e.outcome, e.reason, e.severity, e.actor_type, e.actor_id, e.actor_label, e.targets,
+        e.target_type, e.target_id, e.correlation_id, e.job_id, e.context, e.diff, e.changed, e.schema_version, e.salt,
+        encode(e.personal_hash, 'hex') AS personal_hash, e.erasure_id
+    """
+    rows = await connection.fetch(
+        f"SELECT row_to_json(x)::text AS line FROM (SELECT {fields} FROM audit_event AS e ORDER BY e.xid, e.id) AS x"  # noqa: S608  tests' own
+    )
+    found: list[bytes] = []
+    await each_line(connection, lines("true", "ORDER BY e.xid, e.id"), work=found.append)
+    assert len(found) > 2
+    assert found == [row["line"].encode() for row in rows]
 
 
 async def test_the_lines_are_the_events_oldest_first(connection: Connection, tmp_path: Path) -> None:

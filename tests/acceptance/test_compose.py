@@ -143,7 +143,7 @@ def test_the_image_installs_by_hash_only() -> None:
     installs = [part for part in commands() if "pip install" in part]
     assert len(installs) == 3
     for install in installs:
-        assert "--require-hashes --only-binary :all:" in install or "--no-deps --no-index" in install
+        assert "--require-hashes --no-deps --only-binary :all:" in install or "--no-deps --no-index" in install
 
 
 def test_what_builds_the_package_comes_out_of_the_lock_file(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ run: install ## start everything on embedded servers and print where to go
 	@exec $(BIN)/usher up $(ARGS)
 
 .PHONY: test
-test: install ## run the tests (ARGS="-k name" runs some)
-	$(BIN)/python -m pytest $(ARGS)
+test: install ## run the tests, in a process a core (ARGS="-n 0 -k name" runs some in one)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: check
 check: install ## lint, format and type checks

@@ -70,8 +70,8 @@ BOMB = b'{"userName":"x","title":"' + b" " * 20_000_000 + b'"}'
 @pytest.mark.parametrize(
     ("coding", "body"),
     [
-        ("gzip", gzip.compress(BOMB)),
-        ("GZIP", gzip.compress(b'{"userName":"x"}')),
+        ("gzip", gzip.compress(BOMB, mtime=0)),
+        ("GZIP", gzip.compress(b'{"userName":"x"}', mtime=0)),
         ("gzip", b"no such thing"),
         ("deflate", zlib.compress(BOMB)),
         ("deflate", b"no such thing"),

@@ -50,7 +50,7 @@ class Explained:
 
 ASKED: dict[str, Callable[[Any], Awaitable[Any]]] = {
     **{
-        f"invitations {state} {tenant}": partial(
+        f"invitations {state}{' of a tenant' if tenant else ''}": partial(
             list_mailings, wanted=Mailings(state=state, tenant_id=tenant, before=uuid7())
         )
         for state in (*STATES, None)

@@ -116,6 +116,13 @@ async def list_mailings(connection: Connection, wanted: Mailings, *, limit: int 
     return [dict(row) for row in rows]
 
 
+async def count_mailings(connection: Connection, wanted: Mailings) -> int:
+    """Return how many invitations are meant; `MOST_COUNTED` means that many or more."""
+    sql = _source(wanted, MOST_COUNTED)
+    counted: int = await connection.fetchval(f"SELECT count(*) FROM ({sql.conditions[0]}) AS found", *sql.values)  # noqa: S608  constants
+    return counted
+
+
 # A tenant is named in the statement or not at all: one that fits both ways would find no index.
 _NOT_SENT = "state = '{}' AND state <> 'sent' LIMIT $1"
 _COUNT = {"sent": "SELECT count(*) FROM (SELECT FROM invitation WHERE state = 'sent' LIMIT $1) AS found"} | {

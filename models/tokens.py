@@ -199,15 +199,37 @@ async def issue_token(
     return IssuedToken(token_id, text, expires_at)
 
 
-async def list_tokens(connection: Connection, tenant_id: UUID | None = None) -> list[dict[str, Any]]:
-    """Return every token of one tenant, or of all, newest first: id, tenant, label, scopes and its dates."""
+_TOKENS = """
+SELECT token.id, tenant.name AS tenant, label, scopes, token.created_at, expires_at, revoked_at, last_used_at
+  FROM token JOIN tenant ON tenant.id = token.tenant_id
+"""
+
+
+async def list_tokens(
+    connection: Connection, tenant_id: UUID | None = None, *, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Return the tokens of one tenant, or of all, newest first, at most ``limit`` (all if None).
+
+    Of each: id, tenant, label, scopes and its dates.
+    """
     rows = await connection.fetch(
-        "SELECT token.id, tenant.name AS tenant, label, scopes, token.created_at, expires_at, revoked_at, last_used_at"
-        " FROM token JOIN tenant ON tenant.id = token.tenant_id"
-        " WHERE $1::uuid IS NULL OR tenant_id = $1 ORDER BY token.created_at DESC",
+        f"{_TOKENS} WHERE $1::uuid IS NULL OR tenant_id = $1 ORDER BY token.created_at DESC, token.id LIMIT $2",
         tenant_id,
+        limit,
     )
     return [dict(row) for row in rows]
+
+
+async def describe_token(connection: Connection, token_id: str) -> dict[str, Any]:
+    """Return one token as `list_tokens` does.
+
+    Raises:
+        UsageError: there is no such token.
+    """
+    row = await connection.fetchrow(f"{_TOKENS} WHERE token.id = $1", token_id)
+    if row is None:
+        raise UsageError("There is no such token.")
+    return dict(row)
 
 
 async def revoke_token(

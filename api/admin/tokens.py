@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from uuid_utils.compat import uuid7
@@ -13,14 +13,14 @@ from api.pages.guard import allowed, person
 from api.pages.render import page, problem, redirect
 from models.errors import UsageError
 from models.tenants import find_tenant, list_tenants
-from models.tokens import SCOPES, issue_token, list_tokens, revoke_token, rotate_token
+from models.tokens import SCOPES, describe_token, issue_token, list_tokens, revoke_token, rotate_token
 
 if TYPE_CHECKING:
-    from models.db import Connection
     from models.tokens import IssuedToken
 
 _PAGE = "/admin/tokens"
 _MOST_DAYS = 3650
+_MOST = 200  # tokens of a page
 GRACE = {"0": "at once", "3600": "in 1 hour", "86400": "in 1 day", "604800": "in 7 days"}
 """When a rotated token ends, by its seconds."""
 
@@ -30,24 +30,20 @@ async def _list(request: web.Request) -> web.StreamResponse:
     name = request.query.get("tenant", "").strip()
     async with request.config_dict[PAGES_POOL].acquire() as connection:
         found = await find_tenant(connection, name) if name else None
-        tokens = await list_tokens(connection, found["id"] if found else None)
+        tokens = await list_tokens(connection, found["id"] if found else None, limit=_MOST + 1)
         names = [tenant["name"] for tenant in await list_tenants(connection)]
     days = request.config_dict[SETTINGS].token_days
-    return await page(request, "admin/tokens.html", tokens=tokens, tenants=names, name=name, scopes=SCOPES, days=days)
-
-
-async def _find(connection: Connection, token_id: str) -> dict[str, Any]:
-    found = next((token for token in await list_tokens(connection) if token["id"] == token_id), None)
-    if found is None:
-        raise UsageError("There is no such token.")
-    return found
+    return await page(
+        request, "admin/tokens.html", tokens=tokens[:_MOST], most=_MOST, more=len(tokens) > _MOST, tenants=names,
+        name=name, scopes=SCOPES, days=days,
+    )  # fmt: skip
 
 
 @allowed("manage_tokens")
 async def _show(request: web.Request) -> web.StreamResponse:
     async with request.config_dict[PAGES_POOL].acquire() as connection:
         try:
-            token = await _find(connection, request.match_info["id"])
+            token = await describe_token(connection, request.match_info["id"])
         except UsageError as error:
             return problem(request, 404, error.detail)
     return await page(
@@ -98,7 +94,7 @@ async def _rotate(request: web.Request) -> web.StreamResponse:
     if grace not in GRACE:
         raise UsageError(f"The old token ends {', '.join(GRACE.values())}.")
     async with request.config_dict[PAGES_POOL].acquire() as connection:
-        token = await _find(connection, token_id)
+        token = await describe_token(connection, token_id)
         issued = await rotate_token(
             connection,
             token_id,
@@ -114,7 +110,7 @@ async def _rotate(request: web.Request) -> web.StreamResponse:
 async def _revoke(request: web.Request) -> web.StreamResponse:
     token_id = request.match_info["id"]
     async with request.config_dict[PAGES_POOL].acquire() as connection:
-        token = await _find(connection, token_id)
+        token = await describe_token(connection, token_id)
         await revoke_token(connection, token_id, actor=person(request).actor, correlation_id=uuid7())
     return redirect(
         request,

@@ -20,6 +20,7 @@ from models.mailings import (
     PAGE,
     STATES,
     Mailings,
+    count_mailings,
     count_replies,
     count_states,
     find_mailing,
@@ -39,6 +40,7 @@ _NAMES = ("tenant", "state", "code", "reply", "user")
 MOST_AT_ONCE = 2000
 """Invitations that one press of the button sends again; the next press goes on."""
 _COUNTS_SECONDS = 3.0
+_EXAMPLES = 10
 
 
 def _filters(request: web.Request) -> dict[str, str]:
@@ -129,9 +131,11 @@ async def _ask(request: web.Request) -> web.StreamResponse:
     """Show what sending everything again would mean, for the person to confirm."""
     filters = {name: request.query.get(name, "").strip() for name in _NAMES}
     async with request.config_dict[PAGES_POOL].acquire() as connection:
-        rows = await list_mailings(connection, await _wanted(connection, filters), limit=MOST_COUNTED)
+        wanted = await _wanted(connection, filters)
+        rows = await list_mailings(connection, wanted, limit=_EXAMPLES)
+        count = await count_mailings(connection, wanted) if len(rows) == _EXAMPLES else len(rows)
     return await page(
-        request, "ops/emails_resend.html", filters=filters, rows=rows[:10], count=len(rows), most=MOST_COUNTED,
+        request, "ops/emails_resend.html", filters=filters, rows=rows, count=count, most=MOST_COUNTED,
         at_once=MOST_AT_ONCE,
     )  # fmt: skip
 

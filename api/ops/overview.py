@@ -24,7 +24,6 @@ from models.statistics import Series, Times, series, times
 _TEMPLATE = "ops/overview.html"
 _REGIONS = ("health", "queues", "tenants", "charts")
 _HOUR_SECONDS = 3600
-_LIVE_SECONDS = 2.0
 _SPARK_STEP = 5  # minutes summed to a point of a row's line
 _FIRST_SECONDS = 0.3  # that the first page of a process waits for the servers behind it
 _LATE_LAG_SECONDS = 30.0
@@ -168,10 +167,7 @@ async def _regions(request: web.Request) -> dict[str, str]:
 async def overview(request: web.Request) -> web.StreamResponse:
     """Show how everything stands."""
     if "live" in request.query:
-        # Nothing in them depends on who looks, so they are made once for everybody.
-        return await live_page(
-            request, lambda: shared(request, "overview regions", lambda: _regions(request), seconds=_LIVE_SECONDS)
-        )
+        return await live_page(request, lambda: _regions(request))
     return await page(request, _TEMPLATE, title="Overview", **await _values(request))
 
 

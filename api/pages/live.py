@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -25,7 +26,9 @@ LONGEST_SECONDS = 600.0
 MOST_STREAMS = 100
 """Streams that one process serves at once."""
 _STREAMS: web.AppKey[set[web.StreamResponse]] = web.AppKey("streams")
-_SHARED: web.AppKey[dict[str, tuple[float, asyncio.Future[Any]]]] = web.AppKey("shared")
+_SHARED: web.AppKey[dict[str, _Shared]] = web.AppKey("shared")
+_REST = 20  # for how many times as long as making takes nothing is made
+_LONGEST_KEPT_SECONDS = 15.0
 _SINCE: web.RequestKey[float] = web.RequestKey("live since", float)
 """The moment at which a stream began."""
 _log = structlog.get_logger("live")
@@ -53,9 +56,12 @@ async def live_page(
 ) -> web.StreamResponse:
     """Send a page's regions whenever they change, until the process stops or the person signs out.
 
+    They are made once for everybody of one role who has the page open.
+
     Args:
         request: with `?live=1`, behind `api.pages.guard.allowed`.
-        render_regions: makes the inner HTML of each region by the `id` of its element.
+        render_regions: makes the inner HTML of each region by the `id` of its element; it may depend on the address
+            and on the person's role, and on nothing else of the person.
         every_seconds: how often to look.
     """
     streams = request.config_dict[_STREAMS]
@@ -65,9 +71,14 @@ async def live_page(
     response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
     streams.add(response)
     request[_SINCE] = time.monotonic()
+    key = f"regions {person(request).role} {request.path_qs}"
+
+    async def regions() -> dict[str, str]:
+        return await shared(request, key, render_regions, seconds=every_seconds / 2)
+
     try:
         await response.prepare(request)
-        await _stream(request, response, render_regions, every_seconds)
+        await _stream(request, response, regions, every_seconds)
     except ConnectionError:
         pass  # the browser went away
     finally:
@@ -113,8 +124,22 @@ async def _stream(
         return
 
 
+@dataclass(slots=True)
+class _Shared:
+    """Something that is made once for everybody."""
+
+    began: float
+    """When it was asked for; seconds of the monotonic clock, as below."""
+    until: float
+    """When it is too old."""
+    future: asyncio.Future[Any]
+
+
 async def shared(request: web.Request, key: str, make: Callable[[], Awaitable[Made]], *, seconds: float = 1.0) -> Made:
     """Return what ``make`` made for anybody at most ``seconds`` ago, so that twenty open pages ask once.
+
+    What takes long is kept for longer, so that all that is made here together takes no more than one twentieth of the
+    time, however many pages are open and however much there is to count: pages can never starve SCIM.
 
     A stream is never given what is older than itself: it would take back what somebody just did, and saw on the page.
 
@@ -122,26 +147,27 @@ async def shared(request: web.Request, key: str, make: Callable[[], Awaitable[Ma
         request: any of the application's.
         key: names what is made; whatever the answer depends on must be part of it, the person's rights too.
         make: asked when there is nothing fresh; a failure goes to all who wait for it, and is not kept.
-        seconds: how old the answer may be.
+        seconds: how old the answer may be, if it is made in no time.
     """
     known = request.config_dict[_SHARED]
     now = time.monotonic()
-    for old in [name for name, (until, future) in known.items() if until < now and future.done()]:
+    for old in [name for name, one in known.items() if one.until < now and one.future.done()]:
         del known[old]
-    if key not in known or known[key][0] - seconds < request.get(_SINCE, 0.0):
-        known[key] = (now + seconds, asyncio.ensure_future(make()))
-        known[key][1].add_done_callback(_look)
-    until, future = known[key]
+    if key not in known or known[key].began < request.get(_SINCE, 0.0):
+        one = known[key] = _Shared(now, now + seconds, asyncio.ensure_future(make()))
+
+        def made(future: asyncio.Future[Any]) -> None:
+            took = time.monotonic() - one.began
+            one.until = one.began + max(seconds, min(took * _REST * len(known), _LONGEST_KEPT_SECONDS))
+            if not future.cancelled():
+                future.exception()  # spares the complaint about an error that nobody waited for any more
+
+        one.future.add_done_callback(made)
+    one = known[key]
     try:
-        made: Made = await asyncio.shield(future)
+        found: Made = await asyncio.shield(one.future)
     except BaseException:
-        if future.done() and known.get(key) == (until, future):
+        if one.future.done() and known.get(key) is one:
             del known[key]
         raise
-    return made
-
-
-def _look(future: asyncio.Future[Any]) -> None:
-    """Spare the complaint about an error that nobody waited for any more."""
-    if not future.cancelled():
-        future.exception()
+    return found

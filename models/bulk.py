@@ -68,11 +68,11 @@ async def preview(connection: Connection, action: str, text: str) -> Preview:
     """
     query = await _resolve(connection, action, text)
     found = await count(connection, query)
-    examples = (await find_page(connection, query, limit=_EXAMPLES, newest=False)).jobs if found else []
+    examples = (await find_page(connection, query, limit=_EXAMPLES)).jobs if found else []
     vanish = False
     if found and action != "retry":
         creates = replace(query, search=replace(query.search, terms=(*query.search.terms, _CREATES)))
-        vanish = bool((await find_ids(connection, creates, limit=1, newest=False))[0])
+        vanish = bool(await count(connection, creates))
     return Preview(action, str(query.search), found, examples, vanish)
 
 

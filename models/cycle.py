@@ -97,13 +97,26 @@ SELECT id, name, newest FROM (
 ) AS seen WHERE newest IS NOT NULL AND (newest >= $2 OR waiting) ORDER BY newest DESC LIMIT $3
 """
 
-# The earliest creation within a break's length before a moment.
-_EARLIER = """
-SELECT least((SELECT id FROM users WHERE tenant_id = $1 AND id >= $2 ORDER BY id LIMIT 1),
-             (SELECT resource_id FROM job
-               WHERE tenant_id = $1 AND resource_id >= $2 AND kind = 'user.create'
-                 AND state IN ('staged', 'running', 'retry', 'dead')
-               ORDER BY resource_id LIMIT 1))
+# From the newest creation back, again and again to the earliest one within a break's length before it. An id's first 48
+# bits are milliseconds.
+_BEGAN = """
+WITH RECURSIVE step (id, number) AS (
+    SELECT $2::uuid, 0
+    UNION ALL
+    SELECT earlier.id, number + 1
+      FROM step
+     CROSS JOIN LATERAL (
+           SELECT rpad(lpad(to_hex(greatest(('x' || translate(left(step.id::text, 13), '-', ''))::bit(48)::bigint - $3,
+                                            0)), 12, '0'), 32, '0')::uuid AS id) AS edge
+     CROSS JOIN LATERAL (
+           SELECT least((SELECT id FROM users WHERE tenant_id = $1 AND id >= edge.id ORDER BY id LIMIT 1),
+                        (SELECT resource_id FROM job
+                          WHERE tenant_id = $1 AND resource_id >= edge.id AND kind = 'user.create'
+                            AND state IN ('staged', 'running', 'retry', 'dead')
+                          ORDER BY resource_id LIMIT 1)) AS id) AS earlier
+     WHERE earlier.id < step.id AND number < $4
+)
+SELECT id FROM step ORDER BY number DESC LIMIT 1
 """
 
 _COUNTS = """
@@ -132,12 +145,7 @@ SELECT count(*) FILTER (WHERE action = 'scim.user.create' AND phase = 'requested
 
 async def _began(connection: Connection, tenant_id: UUID, newest: UUID) -> UUID:
     """Return the id of the first user of the cycle that ``newest`` is the last of."""
-    first = newest
-    for _ in range(_MOST_STEPS):
-        earlier: UUID = await connection.fetchval(_EARLIER, tenant_id, first_id(moment_of(first) - BREAK_SECONDS))
-        if earlier is None or earlier >= first:
-            break
-        first = earlier
+    first: UUID = await connection.fetchval(_BEGAN, tenant_id, newest, BREAK_SECONDS * 1000, _MOST_STEPS)
     return first
 
 

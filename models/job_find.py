@@ -259,12 +259,14 @@ async def find_ids(
     if query.ids is not None or query.states == {"cancelled"}:  # whose index is in order of the id
         return await run(_narrow_ids, after, limit), None
     walked: list[UUID] = []
-    if not query.states <= _RARE:
+    is_open = query.states <= frozenset(sql.OPEN)
+    # What is open is mostly new: the newest of it are soon found by a walk, the oldest only behind all that is done.
+    if not (query.states <= _RARE or (is_open and not newest)):
         walked = await run(sql.window_ids, after, limit)
         if len(walked) == limit:
             return walked, None
         reached = await _window_end(connection, query, after, newest=newest)
-        if reached is None or not query.states <= frozenset(sql.OPEN):
+        if reached is None or not is_open:
             return walked, reached
         after = reached
     return walked + await run(sql.open_ids, after, limit - len(walked)), None
@@ -278,10 +280,8 @@ async def _window_end(connection: Connection, query: Query, after: UUID | None, 
     """Return the last id of a whole window, or None if the ledger ends before."""
     where = _Where()
     edge = _edge(query, where, after, newest=newest)
-    row = await connection.fetchrow(sql.window_end(edge=edge, order="DESC" if newest else "ASC"), *where.values)
-    if row is None or row["count"] < sql.WINDOW:
-        return None
-    reached: UUID = row["id"]
+    end = sql.window_end(edge=edge, order="DESC" if newest else "ASC")
+    reached: UUID | None = await connection.fetchval(end, *where.values)
     return reached
 
 

@@ -283,6 +283,9 @@ async def rescue(connection: Connection, limit: int = 1000) -> list[asyncpg.Reco
 
 
 async def due(connection: Connection, queue: str, *, older_than_seconds: float, limit: int) -> list[UUID]:
-    """Return ids of jobs that should have been taken by now, oldest first: what the relay rings for."""
+    """Return ids of jobs that should have been taken by now, oldest first: what the relay rings for.
+
+    Of a tenant no more than twice its equal share, so they need not be the oldest of all.
+    """
     rows = await connection.fetch(OVERDUE, queue, older_than_seconds, limit, kinds_of(queue))
     return [row["id"] for row in rows]

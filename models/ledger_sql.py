@@ -135,6 +135,7 @@ told AS (
 SELECT * FROM rescued
 """  # noqa: S608  constants only
 
+# Twice an equal share of each tenant, so that no more is read than is rung for, however much waits.
 OVERDUE = f"""
 {_tenants("$4")}
 SELECT overdue.id
@@ -142,6 +143,7 @@ SELECT overdue.id
   CROSS JOIN LATERAL (SELECT id, run_at FROM job
                        WHERE queue = $1 AND tenant_id = tenant_due.tenant_id AND state IN ('staged', 'retry')
                          AND run_at <= now() - make_interval(secs => $2) AND {_FREE}
-                       ORDER BY run_at LIMIT $3) AS overdue
+                       ORDER BY run_at LIMIT (SELECT ceil($3 * 2.0 / greatest(count(*), 1))::int FROM tenant_due)
+                     ) AS overdue
  ORDER BY overdue.run_at LIMIT $3
 """  # noqa: S608  constants only

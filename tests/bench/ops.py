@@ -269,7 +269,7 @@ def _sweep(database: asyncpg.Connection) -> Callable[[int], Awaitable[Sample]]:
         for _ in range(_LEAST):
             for queue in QUEUES:
                 began = time.perf_counter()
-                await due(database, queue, older_than_seconds=5, limit=1000)
+                await due(database, queue, older_than_seconds=1, limit=100)
                 times.append(time.perf_counter() - began)
         return Sample(times={"sweep": quantiles(times)})
 

@@ -200,7 +200,7 @@ async def test_its_statements_use_primary_keys(connection: Connection, database_
     finally:
         await owner.close()
     for statement, values in (
-        (cycle._EARLIER, (tenant, made(60))),
+        (cycle._BEGAN, (tenant, made(60), 1_800_000, 400)),
         (cycle._COUNTS, (tenant, made(60))),
         (cycle._RATES, (tenant, 300.0, 100)),
     ):

@@ -25,7 +25,7 @@ _OPERATOR = _VIEWER | {
     *("reveal_args", "retry_job", "cancel_job", "discard_job", "bulk", "pause_queue", "quiet_worker"),
     *("resend_email", "export_audit"),
 }
-_ADMIN = _OPERATOR | {"capture_requests", "manage_tokens", "manage_operators"}
+_ADMIN = _OPERATOR | {"capture_requests", "manage_tokens", "manage_streams", "manage_operators"}
 PERMISSIONS: dict[str, frozenset[str]] = {"viewer": _VIEWER, "operator": _OPERATOR, "admin": _ADMIN}
 """What each role may do; whatever is not named here nobody may."""
 ROLES = tuple(PERMISSIONS)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.address import is_address
 from models.errors import UsageError
@@ -161,6 +162,15 @@ class Settings(BaseSettings):
     audit_export_dir: Path | None = Field(
         default=None, description="Folder of exports that pages asked for, shared by api and worker; without it none."
     )
+    audit_stream_allow: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        default=(),
+        description="Networks, separated by commas, that streams may go to though they are not public:"
+        " `10.20.0.0/16,fd00::/8`.",
+    )
+    audit_stream_ca_file: Path | None = Field(
+        default=None,
+        description="File of certificates (PEM) of authorities that streams trust beside the system's.",
+    )
 
     # Invitations
     mail_from: str = Field(default="invitations@usher.localhost", description="Sender address of invitation e-mails.")
@@ -178,6 +188,16 @@ class Settings(BaseSettings):
         if len(value.get_secret_value()) < 32:
             raise ValueError("must have at least 32 characters")
         return value
+
+    @field_validator("audit_stream_allow", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return [ip_network(part.strip()) for part in value.split(",") if part.strip()]
+        except ValueError as error:
+            raise ValueError("must be networks such as 10.20.0.0/16,fd00::/8") from error
 
     @field_validator("database_url")
     @classmethod

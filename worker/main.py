@@ -28,6 +28,7 @@ from worker.runner import Runner
 from worker.schedules import Scheduler
 from worker.settings import make_redis, press
 from worker.smtp import SmtpPool
+from worker.streamer import stream_forever
 from worker.sweeper import sweep_forever
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ async def work(settings: Settings, queues: tuple[str, ...]) -> None:
             others.append(group.create_task(vitals.run(), name="vitals"))
             others.append(group.create_task(Scheduler(context).keep(), name="schedules"))
             others.append(group.create_task(carry_out_forever(context), name="bulk operations"))
+            others.append(group.create_task(stream_forever(context), name="audit streams"))
             others.append(group.create_task(sweep_forever(context, HANDLERS, queues), name="sweeper"))
             await stopping.wait()
             _log.info("Stopping", action="worker.stop")

@@ -25,9 +25,12 @@ LEVELS: Final = ("never", "hash", "mask", "full")
 REGISTRY: Final[dict[str, str]] = {
     "addresses": "mask",
     "displayname": "mask",
+    "email": "mask",
     "emails": "mask",
+    "employeenumber": "hash",
     "externalid": "hash",
     "ims": "mask",
+    "manager": "mask",
     "name": "mask",
     "nickname": "mask",
     "password": "never",
@@ -44,7 +47,11 @@ _SECRET = re.compile(
     r"pass(word|wd|phrase|code)?|pwd|secret\w*|\w*(password|passphrase|secret|apikey|accesstoken|privatekey)"
 )
 _URN = re.compile(r"^urn:[^\[]*:")
+# A value in the filter of a path: emails[type eq "work" and value eq "ana@example.com"]. The type names nobody.
+_NAMED = re.compile(r'(\btype eq )?"(?:[^"\\]|\\.)*"')
 _HIDDEN: Final = "***"
+# What people typed may name somebody: searches of exports and of bulk operations, reasons that were given.
+_FREE_TEXT: Final = ("note", "query")
 
 
 @lru_cache(maxsize=4096)
@@ -111,21 +118,34 @@ def leaving(event: Mapping[str, Any], key: bytes, overrides: Mapping[str, str] |
         overrides: levels by the first part of a path, in small letters, that win over `REGISTRY`; `never` stays.
     """
     wanted = {**REGISTRY, **(overrides or {})}
-    changed = [_leaving_item(item, key, wanted) for item in event["diff"]] if event.get("diff") else event.get("diff")
-    targets = [_leaving_target(target, key, wanted) for target in event.get("targets") or ()]
-    label = event.get("actor_label")
-    if label is not None and event.get("actor_type") == "person":
-        label = _as(wanted.get("username", "mask"), label, key)
-    return {**event, "diff": changed, "targets": targets, "actor_label": label}
+    left = dict(event)
+    if event.get("diff"):
+        left["diff"] = [_leaving_item(item, key, wanted) for item in event["diff"]]
+    if event.get("changed"):
+        left["changed"] = [_leaving_path(path, _chosen(path, wanted)) for path in event["changed"]]
+    if event.get("context"):
+        left["context"] = {
+            name: _HIDDEN if name in _FREE_TEXT and value else value for name, value in event["context"].items()
+        }
+    left["targets"] = [_leaving_target(target, key, wanted) for target in event.get("targets") or ()]
+    if event.get("actor_label") is not None and event.get("actor_type") == "person":
+        left["actor_label"] = _as(wanted.get("username", "mask"), event["actor_label"], key)
+    return left
+
+
+def _chosen(path: str, wanted: Mapping[str, str]) -> str:
+    parts = _parts(path)
+    return "never" if level(path) == "never" else wanted.get(parts[0], "full") if parts else "full"
+
+
+def _leaving_path(path: str, chosen: str) -> str:
+    return path if chosen == "full" else _NAMED.sub(lambda found: found[0] if found[1] else f'"{_HIDDEN}"', path)
 
 
 def _leaving_item(item: Mapping[str, Any], key: bytes, wanted: Mapping[str, str]) -> dict[str, Any]:
     path = str(item.get("path", ""))
-    parts = _parts(path)
-    chosen = "never" if level(path) == "never" else wanted.get(parts[0], "full") if parts else "full"
-    # A filter in a path may name a value: emails[value eq "ana@example.com"].
-    shown = path if chosen == "full" else re.sub(r'"(?:[^"\\]|\\.)*"', f'"{_HIDDEN}"', path) if "@" in path else path
-    left = {"op": item.get("op"), "path": shown}
+    chosen = _chosen(path, wanted)
+    left = {"op": item.get("op"), "path": _leaving_path(path, chosen)}
     if chosen == "never":
         return {**left, "redacted": True}
     values = {side: _as(chosen, item[side], key) for side in ("before", "after") if side in item}
@@ -133,13 +153,20 @@ def _leaving_item(item: Mapping[str, Any], key: bytes, wanted: Mapping[str, str]
     return {**left, **values, **marked}
 
 
+_PEOPLE: Final = {"User": "username", "Invitation": "username", "Address": "emails"}
+"""Targets whose label names a person, with the attribute by whose level it leaves."""
+
+
 def _leaving_target(target: Mapping[str, Any], key: bytes, wanted: Mapping[str, str]) -> dict[str, Any]:
-    if target.get("type") not in ("User", "Invitation"):
-        return dict(target)
     left = dict(target)
-    for name, attribute in (("label", "username"), ("external_id", "externalid")):
+    if left.get("type") == "Export" and left.get("label"):
+        left["label"] = _HIDDEN
+    attribute = _PEOPLE.get(left.get("type", ""))
+    if attribute is None:
+        return left
+    for name, its in (("label", attribute), ("external_id", "externalid")):
         if left.get(name) is not None:
-            left[name] = _as(wanted.get(attribute, "full"), left[name], key)
+            left[name] = _as(wanted.get(its, "full"), left[name], key)
     return left
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, LargeBinary, Text, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from models.tables.columns import moment
@@ -75,3 +76,12 @@ class AuditStream(SQLModel, table=True):
     error_code: str | None = Field(default=None, sa_column=Column(Text))
     created_by: str = Field(sa_column=Column(Text, nullable=False))
     created_at: datetime = Field(sa_column=moment(now=True))
+    secret: bytes | None = Field(default=None, sa_column=Column(LargeBinary))
+    """What the place is to know us by, encrypted (`models.crypt`)."""
+    levels: dict[str, str] = Field(
+        default_factory=dict, sa_column=Column(JSONB, nullable=False, server_default=text("'{}'"))
+    )
+    """How much of an attribute leaves, where it is to be another than in `models.audit.redact.REGISTRY`."""
+    lease_token: UUID | None = None
+    lease_until: datetime | None = Field(default=None, sa_column=moment(nullable=True))
+    """Until then the worker that took the lease sends alone."""

@@ -99,8 +99,14 @@ def _environment(settings: Settings) -> dict[str, str]:
     values = {name: getattr(settings, name) for name in settings.model_fields_set}
     known = {key: value for key, value in os.environ.items() if not key.startswith("USHER_")}
     for name, value in values.items():
-        known[f"USHER_{name.upper()}"] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        known[f"USHER_{name.upper()}"] = _text(value)
     return known
+
+
+def _text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,12 @@ def test_api_imports_models_only() -> None:
 
 
 def test_worker_imports_models_only() -> None:
-    assert importers("api", "cli", "tests", "aiohttp", rooms=("worker",)) == []
+    assert importers("api", "cli", "tests", rooms=("worker",)) == []
+
+
+def test_the_worker_speaks_http_only_to_the_destinations_of_streams() -> None:
+    found = importers("aiohttp", "aiobotocore", rooms=("worker",))
+    assert [one for one in found if not one.startswith("worker/destinations/")] == []
 
 
 def test_no_room_imports_tests() -> None:

@@ -15,8 +15,9 @@ from models.sign_in import FREE_BY_NAME, LONGEST_WAIT_SECONDS, failure_key, peer
 EVERYTHING = {
     *("view_jobs", "reveal_args", "retry_job", "cancel_job", "discard_job", "bulk", "pause_queue", "quiet_worker"),
     *("resend_email", "capture_requests", "manage_tokens", "view_audit", "export_audit", "manage_operators"),
+    "manage_streams",
 }
-OPERATORS_OWN = EVERYTHING - {"capture_requests", "manage_tokens", "manage_operators"}
+OPERATORS_OWN = EVERYTHING - {"capture_requests", "manage_tokens", "manage_streams", "manage_operators"}
 MAY = {"viewer": {"view_jobs", "view_audit"}, "operator": OPERATORS_OWN, "admin": EVERYTHING}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -26,6 +27,7 @@ class Denials:
         self._waiting: list[Event] = []
         self._dropped = 0
         self._task: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     def add(self, event: Event) -> None:
         """Have ``event`` recorded soon; returns at once."""
@@ -38,7 +40,9 @@ class Denials:
 
     async def _run(self) -> None:
         while self._waiting:
-            await asyncio.sleep(_PAUSE_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PAUSE_SECONDS):
+                    await self._closing.wait()
             await self._write()
 
     async def _write(self) -> None:
@@ -55,7 +59,6 @@ class Denials:
 
     async def close(self) -> None:
         """Write what waits."""
+        self._closing.set()
         if self._task is not None:
-            self._task.cancel()
-        if self._waiting:
-            await self._write()
+            await self._task  # cancelled in the middle of writing, it would lose what it has in hand

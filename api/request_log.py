@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,7 @@ class RequestLog:
         self._successes = 0
         self._counts: dict[UUID | None, Count] = {}
         self._task: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closing = asyncio.Event()
 
     def add(self, call: Call, response: web.Response, seconds: float, error: HttpError | None) -> None:
         """Take note of an answered request; returns at once.
@@ -123,14 +124,16 @@ class RequestLog:
         )
 
     def _begin(self) -> None:
-        if self._task is None and not self._closed:
+        if self._task is None and not self._closing.is_set():
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
         """Write once a second until a second brought nothing."""
         while self._counts:
             started = time.monotonic()
-            await asyncio.sleep(self._pause_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_seconds):
+                    await self._closing.wait()
             await self._write(time.monotonic() - started)
         self._task = None
 
@@ -159,9 +162,9 @@ class RequestLog:
 
     async def close(self) -> None:
         """Write what waits."""
-        self._closed = True
+        self._closing.set()
         if self._task is not None:
-            self._task.cancel()
+            await self._task  # cancelled in the middle of writing, it would lose what it has in hand
         if self._counts:
             await self._write(0.0)
 

@@ -20,6 +20,7 @@ from api.keys import (
     GAUGES,
     INTAKE,
     LATER,
+    LIMITS,
     PAGES_POOL,
     POOL,
     REQUESTS,
@@ -28,6 +29,7 @@ from api.keys import (
     TOKENS,
     WRITER,
 )
+from api.limits import Limits
 from api.metrics import count_page, count_request, counted
 from api.ops import routes as ops
 from api.pages import live
@@ -93,6 +95,7 @@ async def make_apps(settings: Settings) -> Faces:
     public[LATER] = Deferrals(pool, settings)
     public.router.add_routes(counted(invitations.routes()))
     public[REQUESTS] = RequestLog(pool)
+    limits = Limits(settings)
     front = Front.make(
         settings,
         pool,
@@ -102,10 +105,12 @@ async def make_apps(settings: Settings) -> Faces:
         public[DENIALS],
         public[LATER],
         public[REQUESTS],
+        limits,
     )
     searches = await open_pool(settings, name="audit", size=_AUDIT_CONNECTIONS)
     for app in (public, internal):
         app[AUDIT_POOL], app[TOKENS], app[DENIALS] = searches, public[TOKENS], public[DENIALS]
+        app[LIMITS] = limits
     audit.add_routes(public, count=count_request)
     audit.add_routes(internal)  # whose every request is counted
     add_routes(public, front)

@@ -13,6 +13,7 @@ from models.settings import Settings
 if TYPE_CHECKING:
     from api.auth import TokenCache
     from api.denials import Denials
+    from api.limits import Limits
     from api.request_log import RequestLog
     from api.ring import Ring
     from api.scim.asynchronous import Deferrals
@@ -30,6 +31,7 @@ INTAKE: web.AppKey[Intake] = web.AppKey("intake")
 WRITER: web.AppKey[UserWriter] = web.AppKey("writer")
 TOKENS: web.AppKey[TokenCache] = web.AppKey("tokens")
 DENIALS: web.AppKey[Denials] = web.AppKey("denials")
+LIMITS: web.AppKey[Limits] = web.AppKey("limits")
 REQUESTS: web.AppKey[RequestLog] = web.AppKey("requests")
 LATER: web.AppKey[Deferrals] = web.AppKey("later")
 RING: web.AppKey[Ring] = web.AppKey("ring")

@@ -17,6 +17,7 @@ import orjson
 import structlog
 
 from api.auth import RefusedError
+from api.limits import OverLimitError
 from models.directory.read import as_uuid
 from models.errors import ClientError
 from models.request_log import Count, LoggedRequest, kept_until, write_requests
@@ -103,6 +104,9 @@ class RequestLog:
             self._successes += 1
         else:
             count.refused += 1
+            if isinstance(error, OverLimitError) and error.refused is None:
+                count.omitted += 1  # one of many of the same minute
+                return
         if len(self._seen) >= MOST_WAITING:
             count.omitted += 1
             return

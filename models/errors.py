@@ -22,7 +22,8 @@ UsherError
 │   ├── UniquenessError         409 uniqueness     a value that must be unique is taken
 │   ├── PreconditionError       412                If-Match names another version
 │   ├── TooLargeError           413                the body or its content is over a limit
-│   └── MediaTypeError          415                the body is of a type that is not spoken here
+│   ├── MediaTypeError          415                the body is of a type that is not spoken here
+│   └── RateLimitError          429                the token asks for more than one may
 ├── UnavailableError            503: a server behind us does not answer; the same request may succeed later
 ├── UnsupportedError            501: the protocol has it, this server does not
 ├── JobError                    what a job handler raises to say what becomes of the attempt
@@ -199,6 +200,17 @@ class MediaTypeError(ClientError):
     """The body must be sent as application/scim+json or application/json."""
 
     status = 415
+
+
+class RateLimitError(ClientError):
+    """Too many requests for one token; send this one again after the time in Retry-After."""
+
+    status = 429
+
+    def __init__(self, *, retry_seconds: int) -> None:
+        """Take when to come back."""
+        super().__init__()
+        self.retry_seconds = retry_seconds
 
 
 class UnavailableError(HttpError):

@@ -30,6 +30,9 @@ HTTP_SECONDS = Histogram(
     _REQUEST_SECONDS,
 )
 AUTH_FAILURES = Counter("usher_auth_failures_total", "Requests refused for their token.", ("reason",))
+REQUESTS_LIMITED = Counter(
+    "usher_requests_limited_total", "Requests answered 429, by the limit that their token was over.", ("limit",)
+)
 JOBS_STAGED = Counter("usher_jobs_staged_total", "Jobs staged.", _JOB)
 JOBS_STARTED = Counter("usher_jobs_started_total", "Attempts begun.", _JOB)
 JOBS_FINISHED = Counter("usher_jobs_finished_total", "Attempts ended, by outcome.", (*_JOB, "outcome"))
@@ -107,7 +110,7 @@ REDIS_MEMORY = Gauge("usher_redis_memory_bytes", "Memory that Redis uses.")
 METRICS = {
     metric.name: metric
     for metric in (
-        *(HTTP_REQUESTS, HTTP_SECONDS, AUTH_FAILURES),
+        *(HTTP_REQUESTS, HTTP_SECONDS, AUTH_FAILURES, REQUESTS_LIMITED),
         *(JOBS_STAGED, JOBS_STARTED, JOBS_FINISHED, JOB_QUEUE_SECONDS, JOB_RUN_SECONDS, JOB_END_TO_END_SECONDS),
         *(RELAY_LAG, RELAY_ROWS, RESCUED_JOBS, RETRY_ATTEMPTS, WORKER_SLOTS, WORKER_SLOTS_BUSY, EMAILS, AUDIT_EVENTS),
         *(DB_POOL_SIZE, DB_POOL_IN_USE, DB_POOL_WAIT, LOOP_LAG, RSS, CPU, OPEN_FILES, STARTED_AT, BUILD),

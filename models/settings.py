@@ -123,6 +123,17 @@ class Settings(BaseSettings):
         lt=60,
         description="Seconds after which a request is answered 503; Entra itself gives up at 60.",
     )
+    token_rate: float = Field(
+        default=500.0,
+        ge=0,
+        description="Requests a second that one token may send to one process, twice as many at once; beyond it 429."
+        " 0 is no limit. Entra sends about 25.",
+    )
+    token_in_flight: int = Field(
+        default=256,
+        ge=1,
+        description="Requests of one token that one process has in hand at once; beyond it 429.",
+    )
     page_size: int = Field(default=100, ge=1, description="Resources in a list answer when the request names no count.")
     max_page_size: int = Field(default=1000, ge=1, description="Most resources in one list answer.")
 

@@ -14,6 +14,7 @@ from models.errors import (
     HttpError,
     InvalidQueryError,
     MethodNotAllowedError,
+    RateLimitError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -98,4 +99,6 @@ def _headers(error: HttpError, allow: str) -> Mapping[str, str]:
         return {"Allow": allow}
     if isinstance(error, UnavailableError):
         return {"Retry-After": "5"}
+    if isinstance(error, RateLimitError):
+        return {"Retry-After": str(error.retry_seconds)}
     return {}

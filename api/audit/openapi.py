@@ -177,6 +177,7 @@ def _answers(good: dict[str, Any], *statuses: int) -> dict[str, Any]:
         403: "A good token without the scope `audit`.",
         404: "There is no such event, or it is another tenant's.",
         405: "The audit log is only read.",
+        429: "The token asks for more than one may; try again after the time in Retry-After.",
         503: "The store does not answer in time; try again.",
     }
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -188,7 +189,7 @@ def _answers(good: dict[str, Any], *statuses: int) -> dict[str, Any]:
 def document() -> dict[str, Any]:
     """Return the OpenAPI document, for whichever server it is read from."""
     ndjson = {"application/x-ndjson": {"schema": {"type": "string", "description": "One event a line, newest first."}}}
-    usual = (400, 401, 403, 405, 503)
+    usual = (400, 401, 403, 405, 429, 503)
     return {
         "openapi": "3.1.0",
         "info": {

@@ -15,7 +15,8 @@ from uuid_utils.compat import uuid7
 from api.audit import openapi
 from api.audit.answers import NDJSON, as_json, facets_body, json_answer, page_body, problem_answer
 from api.auth import OutOfScopeError, RefusedError, authorization
-from api.keys import AUDIT_POOL, DENIALS, SETTINGS, TOKENS
+from api.keys import AUDIT_POOL, DENIALS, LIMITS, SETTINGS, TOKENS
+from api.limits import OverLimitError
 from models.audit.proof import UnprovenError, prove
 from models.audit.query import MOST_EVENTS, asking, count_facets, find_event, search_events
 from models.audit.record import ANONYMOUS, Event
@@ -204,10 +205,14 @@ async def _handle(request: web.Request, said: dict[str, Any], headers: dict[str,
         return json_answer(openapi.document())
     principal = await request.config_dict[TOKENS].authenticate(authorization(request), "audit")
     said["tenant_id"] = str(principal.tenant_id)
-    if NDJSON in request.headers.get("Accept", "") and request.method == "GET":
-        return await handler(Asked(request, principal, headers, event_id))
-    async with asyncio.timeout(request.config_dict[SETTINGS].request_seconds):
-        return await handler(Asked(request, principal, headers, event_id))
+    use = request.config_dict[LIMITS].enter(principal)
+    try:
+        if NDJSON in request.headers.get("Accept", "") and request.method == "GET":
+            return await handler(Asked(request, principal, headers, event_id))
+        async with asyncio.timeout(request.config_dict[SETTINGS].request_seconds):
+            return await handler(Asked(request, principal, headers, event_id))
+    finally:
+        use.leave()
 
 
 async def _answer(request: web.Request, count: Count | None) -> web.StreamResponse:
@@ -225,7 +230,9 @@ async def _answer(request: web.Request, count: Count | None) -> web.StreamRespon
         if failure is None:
             _log.exception("A request failed", action="audit.fault", correlation_id=headers["X-Correlation-Id"], **said)
             failure = _FaultError()
-        if isinstance(failure, RefusedError | OutOfScopeError):
+        if isinstance(failure, RefusedError | OutOfScopeError) or (
+            isinstance(failure, OverLimitError) and failure.refused is not None
+        ):
             _deny(request, failure, correlation_id, said["route"])
         response = problem_answer(failure)
     if not response.prepared:
@@ -246,13 +253,17 @@ class _FaultError(HttpError):
     status = 500
 
 
-def _deny(request: web.Request, error: RefusedError | OutOfScopeError, correlation_id: UUID, route: str) -> None:
-    hint = {"token_hint": error.hint} if error.hint else {}
+def _deny(
+    request: web.Request, error: RefusedError | OutOfScopeError | OverLimitError, correlation_id: UUID, route: str
+) -> None:
+    hint: dict[str, Any] = {"token_hint": error.hint} if error.hint else {}
+    if isinstance(error, OverLimitError):
+        hint = {"refused": error.refused}
     request.config_dict[DENIALS].add(
         Event(
             action="auth.request.deny",
             phase="denied",
-            actor=error.actor if isinstance(error, OutOfScopeError) else ANONYMOUS,
+            actor=ANONYMOUS if isinstance(error, RefusedError) else error.actor,
             correlation_id=correlation_id,
             tenant_id=error.tenant_id,
             reason=error.reason,

@@ -56,6 +56,7 @@ async def bulk(call: Call, perform: Perform) -> web.Response:
             f"The bulk request is larger than maxPayloadSize, {settings.max_body_bytes} bytes."
         ) from None
     limit, operations = read_bulk(body, max_operations=MAX_OPERATIONS)
+    call.front.limits.charge(call.principal, len(operations) - 1)
     run = _Run(call, perform, limit, operations)
     await run.run()
     response = answer({"schemas": [BULK_RESPONSE], "Operations": list(run.outcomes().values())})

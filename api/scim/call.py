@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from api.auth import Principal
+    from api.limits import Use
     from api.scim.front import Front
     from models.directory.schemas import TenantSchemas
     from models.errors import HttpError
@@ -40,6 +41,8 @@ class Call:
     """Of the error that it was answered with."""
     refused: HttpError | None = None
     """Why it is not even begun."""
+    use: Use | None = None
+    """What its token asks of this process, once it was let in."""
     _principal: Principal | None = None
 
     @property

@@ -15,6 +15,7 @@ import structlog
 from aiohttp import HttpVersion11, web
 
 from api.auth import OutOfScopeError, RefusedError, authorization
+from api.limits import OverLimitError
 from api.metrics import count_request
 from api.scim import asynchronous, bulk, discovery, groups, me, search, users
 from api.scim.call import Call
@@ -167,7 +168,11 @@ def _deny(call: Call, error: ClientError) -> None:
     if isinstance(error, RefusedError | OutOfScopeError):
         action, tenant_id = "auth.request.deny", error.tenant_id
         reason: str | None = error.reason
-        hint = {"token_hint": error.hint} if error.hint else {}
+        hint: dict[str, Any] = {"token_hint": error.hint} if error.hint else {}
+    elif isinstance(error, OverLimitError):
+        if error.refused is None:
+            return  # one of many of the same minute
+        action, reason, tenant_id, hint = "scim.request.deny", error.reason, call.tenant_id, {"refused": error.refused}
     elif call.tenant_id is None or (call.request.method == "GET" and error.status in (404, 405)):
         return
     elif call.route == "/Users" and error.status == 409:
@@ -198,6 +203,7 @@ async def _handle(call: Call, tail: str) -> web.Response:
     header = authorization(call.request)
     if call.tenant_id is None and (header is not None or not endpoint.open):
         call.principal = await call.front.tokens.authenticate(header, "scim")
+        call.use = call.front.limits.enter(call.principal)
     if call.again and (found := await asynchronous.done_before(call)) is not None:
         return found
     if endpoint.later and (preferred := asynchronous.preference(call)) is not None:
@@ -211,7 +217,11 @@ async def answer_call(front: Front, request: web.Request, tail: str) -> web.Resp
     """Answer any request below /scim/v2; ``tail`` is the path after that."""
     began = time.perf_counter()
     call = Call(front, request, new_id(), route="(unknown)")
-    response = await _answer(call, tail)
+    try:
+        response = await _answer(call, tail)
+    finally:
+        if call.use is not None:
+            call.use.leave()
     route = f"/scim/v2{call.route}" if call.route[0] == "/" else call.route
     count_request(route, request.method, response.status, call.scim_type, time.perf_counter() - began)
     return response

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from api.auth import TokenCache
     from api.denials import Denials
+    from api.limits import Limits
     from api.request_log import RequestLog
     from api.scim.asynchronous import Deferrals
     from models.directory.write import UserWriter
@@ -33,6 +34,7 @@ class Front:
     denials: Denials
     later: Deferrals
     requests: RequestLog
+    limits: Limits
     users: Resources
     groups: Resources
     deadlines: Deadlines
@@ -48,6 +50,7 @@ class Front:
         denials: Denials,
         later: Deferrals,
         requests: RequestLog,
+        limits: Limits,
     ) -> Front:
         """Put the parts together."""
         users, groups = (Resources(settings.scim_url, each.name, each.endpoint) for each in (USER, GROUP))
@@ -60,6 +63,7 @@ class Front:
             denials,
             later,
             requests,
+            limits,
             users,
             groups,
             Deadlines(settings.request_seconds),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import web
 
-from models.errors import HttpError, UnauthenticatedError, UnavailableError
+from models.errors import HttpError, RateLimitError, UnauthenticatedError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,6 +43,8 @@ def error_answer(error: HttpError, headers: Mapping[str, str] | None = None) -> 
         extra["WWW-Authenticate"] = 'Bearer realm="usher", error="invalid_token"'
     elif isinstance(error, UnavailableError):
         extra["Retry-After"] = str(_RETRY_AFTER_SECONDS)
+    elif isinstance(error, RateLimitError):
+        extra["Retry-After"] = str(error.retry_seconds)
     return answer(error.body(), error.status, extra)
 
 

@@ -70,6 +70,7 @@ async def ground() -> AsyncIterator[Ground]:
                 lease_seconds=3,
                 lease_beat_seconds=1,
                 sweep_seconds=0.5,
+                token_in_flight=1000,
                 port=0,
                 admin_port=0,
             )

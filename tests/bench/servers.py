@@ -82,6 +82,8 @@ async def usher(folder: Path, name: str, *, processes: int, workers: int) -> Asy
     ]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("USHER_")}
     environment["USHER_LOG_LEVEL"] = "info"
+    environment["USHER_TOKEN_RATE"] = "0"  # the benchmark measures what there is, not what one token may have
+    environment["USHER_TOKEN_IN_FLIGHT"] = "10000"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "cli.main", *arguments), stdout=output, stderr=output, env=environment

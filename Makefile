@@ -28,6 +28,14 @@ run: install ## start everything on embedded servers and print where to go
 test: install ## run the tests, in a process a core (ARGS="-n 0 -k name" runs some in one)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
+.PHONY: faults
+faults: install ## prove the promises of docs/promises.md in short; make test does so too
+	$(BIN)/python -m pytest --numprocesses 0 tests/faults $(ARGS)
+
+.PHONY: faults-all
+faults-all: install ## prove every promise at full length, by dice of its own (USHER_TEST_SEED=N brings a run back)
+	USHER_TEST_FAULTS=all $(BIN)/python -m pytest --numprocesses 0 tests/faults $(ARGS)
+
 .PHONY: check
 check: install ## lint, format and type checks
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from models.settings import Settings
 
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0  # a busy machine is no fault
 
 
 def free_ports(count: int) -> list[int]:
@@ -49,6 +49,11 @@ class Process:
     def scim_url(self) -> str:
         """Where it is reached, if it is an api."""
         return f"http://127.0.0.1:{self.settings.port}/scim/v2"
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.returncode is None
 
     @property
     def said(self) -> str:

@@ -51,6 +51,7 @@ def test_a_table_is_as_the_code_has_it(name: str) -> None:
 def test_no_setting_is_named_that_does_not_exist() -> None:
     known = {f"USHER_{name.upper()}" for name in Settings.model_fields}
     known |= {"USHER_TEST_DATABASE_URL", "USHER_TEST_REDIS_URL"}  # tests/support/servers.py
+    known |= {"USHER_TEST_FAULTS", "USHER_TEST_SEED"}  # tests/support/promises.py
     known |= {"USHER_LISTEN"}  # docker-compose.yml
     named = set(re.findall(r"\bUSHER_[A-Z_]*[A-Z]\b", prose()))
     assert sorted(named - known) == []

@@ -146,6 +146,13 @@ class Settings(BaseSettings):
 
     # Jobs
     job_batch: int = Field(default=200, ge=1, le=2000, description="Most jobs that one worker transaction carries.")
+    job_days: float = Field(
+        default=30.0,
+        gt=0,
+        le=3650,
+        description="Days after which jobs that are done or cancelled leave the ledger; dead ones stay until somebody"
+        " acts.",
+    )
     lease_seconds: float = Field(default=30.0, gt=0, description="Seconds a worker owns a job without a sign of life.")
     lease_beat_seconds: float = Field(default=10.0, gt=0, description="Seconds between a worker's signs of life.")
     sweep_seconds: float = Field(

@@ -17,7 +17,7 @@ from models.processes import forget_processes
 from models.request_log import prune
 from models.schedules import SCHEDULES, begin, due, end, register
 from models.statistics import forget_minutes
-from models.upkeep import forget_deferred, forget_sessions
+from models.upkeep import forget_deferred, forget_jobs, forget_links, forget_operations, forget_sessions
 from worker import exporter, sealer
 
 if TYPE_CHECKING:
@@ -40,12 +40,29 @@ def _count(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}" if count else ""
 
 
+def _told(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
+
+
 async def _partitions(_: Context, connection: Connection) -> str:
     return _count(await make_partitions(connection), "partition made", "partitions made")
 
 
 async def _expiry(_: Context, connection: Connection) -> str:
-    return _count(await expire_invitations(connection), "invitation expired", "invitations expired")
+    expired, forgotten = await expire_invitations(connection), await forget_links(connection)
+    return _told(
+        _count(expired, "invitation expired", "invitations expired"),
+        _count(forgotten, "link forgotten", "links forgotten"),
+    )
+
+
+async def _jobs(context: Context, connection: Connection) -> str:
+    days = context.settings.job_days
+    jobs, operations = await forget_jobs(connection, days), await forget_operations(connection, days)
+    return _told(
+        _count(jobs, "job deleted", "jobs deleted"),
+        _count(operations, "bulk operation deleted", "bulk operations deleted"),
+    )
 
 
 async def _deferred(_: Context, connection: Connection) -> str:
@@ -73,6 +90,7 @@ RUNS: dict[str, Run] = {
     "audit.seal": sealer.seal,
     "audit.verify": sealer.verify_all,
     "invitation.expiry": _expiry,
+    "job.cleanup": _jobs,
     "request.deferred": _deferred,
     "request.log": _requests,
     "session.cleanup": _sessions,

@@ -23,6 +23,13 @@ class Invitation(SQLModel, table=True):
         ),
         Index("invitation_user", "tenant_id", "user_id", "generation", unique=True),
         Index("invitation_expiry", "expires_at", postgresql_where=text("state = 'sent'::text")),
+        Index(
+            "invitation_over",
+            "expires_at",
+            postgresql_where=text(
+                "token_hash IS NOT NULL AND (state = ANY (ARRAY['accepted'::text, 'expired'::text]))"
+            ),
+        ),
         Index("invitation_unsent", "tenant_id", "state", "id", postgresql_where=text("state <> 'sent'::text")),
         Index("invitation_error", "error_code", "id", postgresql_where=text("error_code IS NOT NULL")),
         Index("invitation_token", "token_hash", unique=True, postgresql_where=text("token_hash IS NOT NULL")),

@@ -15,7 +15,7 @@ from models.audit.record import Actor
 from models.errors import UsageError
 from models.heartbeat import Heartbeat, identify
 from models.schedules import SCHEDULES, SWEEP, list_schedules, run_now
-from tests.support.ledger import Interrupted, new_tenant
+from tests.support.ledger import Interrupted, new_tenant, old_id, old_job
 from tests.support.waiting import wait_until
 from worker.context import Context
 from worker.schedules import RUNS, Scheduler, run_one
@@ -200,6 +200,18 @@ async def test_everything_in_the_registry_does_its_work(context: Context, pool: 
             tenant,
         )
         await connection.execute(
+            "UPDATE invitation SET token_hash = '\\x01', expires_at = now() - interval '31 days'"
+            " WHERE state = 'accepted'"
+        )
+        for number, state in enumerate(("done", "cancelled")):
+            await old_job(connection, tenant, state, staged=31, ended=31, number=number)
+        await connection.execute(
+            "INSERT INTO bulk_operation (id, action, query, state, expected, requested_by, correlation_id, created_at,"
+            " finished_at) SELECT $1, 'retry', 'state:dead', 'done', 1, 'olga', $1, at, at"
+            " FROM (VALUES (now() - interval '31 days')) AS v (at)",
+            old_id(31),
+        )
+        await connection.execute(
             "INSERT INTO deferred_request (id, tenant_id, result, finished_at)"
             " SELECT gen_random_uuid(), $1, '{}', now() - make_interval(days => days) FROM unnest(ARRAY[6, 8]) AS days",
             tenant,
@@ -222,7 +234,8 @@ async def test_everything_in_the_registry_does_its_work(context: Context, pool: 
         await connection.execute("UPDATE process SET beat_at = now() - interval '2 days'")
         await schedules.register(connection, RUNS)
 
-    mine = ("audit.partitions", "invitation.", "request.", "session.", "statistics.")  # sealing has tests of its own
+    # sealing has tests of its own
+    mine = ("audit.partitions", "invitation.", "job.", "request.", "session.", "statistics.")
     for name, run in RUNS.items():
         if name.startswith(mine):
             assert await run_one(context, name, run), name
@@ -235,7 +248,8 @@ async def test_everything_in_the_registry_does_its_work(context: Context, pool: 
         found = {one.entry.name: one.detail for one in await list_schedules(connection)}
         assert {name: detail for name, detail in found.items() if name.startswith(mine)} == {
             "audit.partitions": "1 partition made",
-            "invitation.expiry": "1 invitation expired",
+            "invitation.expiry": "1 invitation expired, 1 link forgotten",
+            "job.cleanup": "2 jobs deleted, 1 bulk operation deleted",
             "request.deferred": "1 outcome forgotten",
             "request.log": "",
             "session.cleanup": "1 row deleted",

@@ -6,19 +6,21 @@ import asyncio
 import json
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import asyncpg
 from uuid_utils.compat import uuid7
 
 from models.audit.record import SYSTEM
 from models.jobs import KINDS, Job, claim
+from models.request_log import first_id
 from models.tenants import add_tenant
 from tests.support.servers import cloned_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from uuid import UUID
 
     from models.db import Connection
     from tests.support.servers import Servers
@@ -180,3 +182,28 @@ class Interrupted:
             raise ConnectionRefusedError
         async with self.pool.acquire() as connection:
             yield connection
+
+
+_OLD_JOB = """
+INSERT INTO job (id, tenant_id, kind, queue, state, correlation_id, staged_at, finished_at)
+VALUES ($1, $2, 'user.create', 'provision', $3, $1, $4, $5)
+"""
+_OLD_ATTEMPT = """
+INSERT INTO job_attempt (id, job_id, attempt, outcome, error_code) VALUES (gen_random_uuid(), $1, 1, 'retry', 'x')
+"""
+
+
+def old_id(days: float, number: int = 0) -> UUID:
+    """Return the id of something that was made so many days ago."""
+    return UUID(int=first_id(datetime.now(UTC) - timedelta(days=days)).int + number)
+
+
+async def old_job(
+    connection: Connection, tenant_id: UUID, state: str, *, staged: float, ended: float | None, number: int = 0
+) -> UUID:
+    """Add a job that was staged, and ended if at all, so many days ago, with one failed attempt; return its id."""
+    now, job_id = datetime.now(UTC), old_id(staged, number)
+    finished = None if ended is None else now - timedelta(days=ended)
+    await connection.execute(_OLD_JOB, job_id, tenant_id, state, now - timedelta(days=staged), finished)
+    await connection.execute(_OLD_ATTEMPT, job_id)
+    return job_id

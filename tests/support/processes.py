@@ -56,6 +56,11 @@ class Process:
         return self._process is not None and self._process.returncode is None
 
     @property
+    def pid(self) -> int | None:
+        """Its process id, while it is meant to run."""
+        return None if self._process is None else self._process.pid
+
+    @property
     def said(self) -> str:
         """What it has logged since it was started last."""
         with self.log.open("rb") as file:

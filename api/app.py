@@ -17,6 +17,7 @@ from api.keys import (
     AUDIT_POOL,
     DENIALS,
     DRAINING,
+    FINDER,
     GAUGES,
     INTAKE,
     LATER,
@@ -42,6 +43,7 @@ from api.scim.asynchronous import Deferrals
 from api.scim.dispatch import add_routes
 from api.scim.front import Front
 from models.db import open_pool
+from models.directory.find import UserFinder
 from models.directory.write import UserWriter
 from models.gauges import Gauges
 from models.intake import Intake
@@ -69,6 +71,7 @@ class Faces:
         await self.public[LATER].close()
         await self.public[INTAKE].close()
         await self.public[WRITER].close()
+        await self.public[FINDER].close()
         await self.public[DENIALS].close()
         await self.public[REQUESTS].close()
         await self.public[TOKENS].close()
@@ -90,6 +93,7 @@ async def make_apps(settings: Settings) -> Faces:
         app[SETTINGS], app[POOL], app[RING], app[DRAINING] = settings, pool, ring, draining
     public[INTAKE] = Intake(pool, settings, ring.ring)
     public[WRITER] = UserWriter(pool, settings, ring.ring)
+    public[FINDER] = UserFinder(pool, limit=settings.intake_batch, in_flight=settings.intake_in_flight)
     public[TOKENS] = TokenCache(pool, settings)
     public[DENIALS] = Denials(pool)
     public[LATER] = Deferrals(pool, settings)
@@ -101,6 +105,7 @@ async def make_apps(settings: Settings) -> Faces:
         pool,
         public[INTAKE],
         public[WRITER],
+        public[FINDER],
         public[TOKENS],
         public[DENIALS],
         public[LATER],

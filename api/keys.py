@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from api.request_log import RequestLog
     from api.ring import Ring
     from api.scim.asynchronous import Deferrals
+    from models.directory.find import UserFinder
     from models.directory.write import UserWriter
     from models.gauges import Gauges
     from models.intake import Intake
@@ -29,6 +30,7 @@ AUDIT_POOL: web.AppKey[asyncpg.Pool] = web.AppKey("audit_pool")
 """The same for the audit API: its searches hold up neither SCIM nor pages."""
 INTAKE: web.AppKey[Intake] = web.AppKey("intake")
 WRITER: web.AppKey[UserWriter] = web.AppKey("writer")
+FINDER: web.AppKey[UserFinder] = web.AppKey("finder")
 TOKENS: web.AppKey[TokenCache] = web.AppKey("tokens")
 DENIALS: web.AppKey[Denials] = web.AppKey("denials")
 LIMITS: web.AppKey[Limits] = web.AppKey("limits")

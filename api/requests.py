@@ -73,8 +73,20 @@ def query_text(request: web.Request, name: str) -> str | None:
     if value is None:
         wanted = name.lower()
         value = next((text for key, text in query.items() if key.lower() == wanted), None)
-    if value is None:
-        return None
+    return None if value is None else _storable(name, value)
+
+
+def only_parameter(request: web.Request, name: str) -> str | None:
+    """Return a query parameter if it is there in this spelling, with something in it, and nothing else is.
+
+    Raises:
+        InvalidValueError: as `query_text`.
+    """
+    query = request.query
+    return _storable(name, query[name]) if len(query) == 1 and query.get(name) else None
+
+
+def _storable(name: str, value: str) -> str:
     if "\x00" in value or not _encodable(value):
         raise InvalidValueError(f"The parameter {name} holds a character that cannot be stored.")
     return value

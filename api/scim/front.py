@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from api.limits import Limits
     from api.request_log import RequestLog
     from api.scim.asynchronous import Deferrals
+    from models.directory.find import UserFinder
     from models.directory.write import UserWriter
     from models.intake import Intake
     from models.settings import Settings
@@ -30,6 +31,7 @@ class Front:
     pool: asyncpg.Pool
     intake: Intake
     writer: UserWriter
+    finder: UserFinder
     tokens: TokenCache
     denials: Denials
     later: Deferrals
@@ -46,6 +48,7 @@ class Front:
         pool: asyncpg.Pool,
         intake: Intake,
         writer: UserWriter,
+        finder: UserFinder,
         tokens: TokenCache,
         denials: Denials,
         later: Deferrals,
@@ -59,6 +62,7 @@ class Front:
             pool,
             intake,
             writer,
+            finder,
             tokens,
             denials,
             later,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from api.scim.responses import list_answer
 from models.directory.groups import GROUPS, find_groups, with_members
 from models.directory.list import Listed, Part, list_by_cursor, list_by_index
-from models.directory.read import USERS, find_users
+from models.directory.read import USERS
 from models.scim.cursor import make_cursor, read_cursor
-from models.scim.filter import lookup, parse_filter
+from models.scim.filter import lookup, parse_filter, quick_lookup
 from models.scim.filter_types import filter_of_each
 from models.scim.project import Projection
 from models.scim.sort import parse_order
@@ -49,7 +49,7 @@ class Kind:
 
 async def _find_users(call: Call, wanted: Lookup, rows: bool) -> list[Stored]:
     url = call.front.settings.scim_url if rows else None
-    return await find_users(call.front.pool, call.principal.tenant_id, wanted, scim_url=url)
+    return await call.front.finder.find(call.principal.tenant_id, wanted, scim_url=url)
 
 
 async def _find_groups(call: Call, wanted: Lookup, rows: bool) -> list[Stored]:
@@ -95,15 +95,15 @@ async def answer_list(call: Call, kinds: Sequence[Kind], query: Query) -> web.Re
     choices = [_Choice(call, kind, query) for kind in kinds]
     schemas = [choice.schema for choice in choices]
     order = parse_order(query.sort_by, query.sort_order, schemas)
-    tree = None if query.filter is None else parse_filter(query.filter)
     start_index = min(query.start_index, _FURTHEST)
-    if tree is not None and len(choices) == 1 and order is None and query.cursor is None:
-        [choice] = choices
-        wanted = lookup(tree, choice.schema)
+    alone = choices[0] if len(choices) == 1 and order is None and query.cursor is None else None
+    if alone is not None and query.filter is not None:
+        wanted = quick_lookup(query.filter, alone.schema) or lookup(parse_filter(query.filter), alone.schema)
         if wanted is not None:
-            found = await choice.kind.find(call, wanted, choice.rows)
+            found = await alone.kind.find(call, wanted, alone.rows)
             page = found[start_index - 1 : start_index - 1 + _count(call, query)]
-            return list_answer(map(choice.write, page), total=len(found), start_index=start_index)
+            return list_answer(map(alone.write, page), total=len(found), start_index=start_index)
+    tree = None if query.filter is None else parse_filter(query.filter)
     if tree is None:
         parts = [Part(choice.kind.source, choice.schema, rows=choice.rows) for choice in choices]
     else:

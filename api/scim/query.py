@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from api.requests import query_integer, query_text
+from api.requests import only_parameter, query_integer, query_text
 from models.errors import InvalidCountError, InvalidSyntaxError, InvalidValueError
 from models.scim import entra
 
@@ -41,6 +41,9 @@ def query_of(request: web.Request) -> Query:
     """
     if not request.query_string:
         return Query()
+    # A matching query has nothing but its filter, and asking for each of the others costs more than it does.
+    if filter_ := only_parameter(request, "filter"):
+        return Query(filter=filter_)
     cursor = query_text(request, "cursor")
     count: int | None = None
     if query_text(request, "count"):

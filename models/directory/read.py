@@ -37,6 +37,9 @@ class Stored:
     """The attribute that is rows of another table, as a member of a JSON object: `"groups": […]`; or nothing."""
 
 
+WAITING = "kind = 'user.create' AND state IN ('staged', 'running', 'retry', 'dead')"
+"""Of a job: that it is a create which is not applied yet."""
+
 # The groups of the user `d` of the tenant $1, as a member of a JSON object; NULL when there are none.
 GROUPS_OF = """(
     SELECT '"groups":' || json_agg(json_build_object('value', g.id, '$ref', {url} || '/Groups/' || g.id,
@@ -53,7 +56,7 @@ SELECT d.*%s FROM (
     SELECT id, doc::text, version, created_at, last_modified FROM users WHERE tenant_id = $1 AND {users}
     UNION ALL
     SELECT resource_id, (payload -> 'doc')::text, 1, staged_at, staged_at FROM job
-     WHERE tenant_id = $1 AND kind = 'user.create' AND state IN ('staged', 'running', 'retry', 'dead') AND {waiting}
+     WHERE tenant_id = $1 AND {WAITING} AND {waiting}
 ) AS d ORDER BY d.id
 """  # noqa: S608  constants only
     return query % "", query % f", {GROUPS_OF.format(url='$3::text')}"
@@ -164,8 +167,8 @@ def _user_relations(scim_url: str) -> Mapping[str, Relation]:
 
 
 # What the view `directory_user` puts together.
-_WAITING_USERS = """(
+_WAITING_USERS = f"""(
     SELECT tenant_id, resource_id AS id, payload ->> 'external_id' AS external_id, payload -> 'doc' AS doc,
            1 AS version, staged_at AS created_at, staged_at AS last_modified
-      FROM job WHERE kind = 'user.create' AND state IN ('staged', 'running', 'retry', 'dead'))"""
+      FROM job WHERE {WAITING})"""  # noqa: S608  constants only
 USERS = Source(USER, ("users", _WAITING_USERS), _user_relations, GROUPS_OF)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from models.directory.read import GROUPS_OF
+from models.directory.read import GROUPS_OF, WAITING
 from models.jobs import KINDS
 
 _INVITE = KINDS["invitation.send"]
-_WAITING = "kind = 'user.create' AND state IN ('staged', 'running', 'retry', 'dead')"
 
 # As `GROUPS_OF`, of the user `d` of a `wanted` row, if that says what the groups' addresses begin with.
-_GROUPS = f"""CASE WHEN wanted.url IS NOT NULL THEN
+GROUPS_IF_WANTED = f"""CASE WHEN wanted.url IS NOT NULL THEN
     {GROUPS_OF.replace("$1", "wanted.tenant_id").format(url="wanted.url")} END"""
 
 # Users by tenant and id, each from whichever half of the directory has it. The LIMITs make the planner probe the
@@ -18,24 +17,24 @@ READ = f"""
 WITH wanted AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[]) WITH ORDINALITY AS w (tenant_id, user_id, url, place)
 )
-SELECT d.*, {_GROUPS}, false AS waiting, place FROM wanted CROSS JOIN LATERAL (
+SELECT d.*, {GROUPS_IF_WANTED}, false AS waiting, place FROM wanted CROSS JOIN LATERAL (
     SELECT id, doc::text, version, created_at, last_modified FROM users
      WHERE users.tenant_id = wanted.tenant_id AND id = user_id LIMIT 1) AS d
 UNION ALL
-SELECT d.*, {_GROUPS}, true, place FROM wanted CROSS JOIN LATERAL (
+SELECT d.*, {GROUPS_IF_WANTED}, true, place FROM wanted CROSS JOIN LATERAL (
     SELECT resource_id AS id, (payload -> 'doc')::text, 1, staged_at, staged_at FROM job
-     WHERE job.tenant_id = wanted.tenant_id AND resource_id = user_id AND {_WAITING} LIMIT 1) AS d
+     WHERE job.tenant_id = wanted.tenant_id AND resource_id = user_id AND {WAITING} LIMIT 1) AS d
 """  # noqa: S608  constants only
 
 LOCK = f"""
 WITH wanted AS (SELECT $1::uuid AS tenant_id, $3::text AS url)
-SELECT d.id, d.doc::text, d.version, d.created_at, d.last_modified, {_GROUPS}
+SELECT d.id, d.doc::text, d.version, d.created_at, d.last_modified, {GROUPS_IF_WANTED}
   FROM users AS d JOIN wanted USING (tenant_id) WHERE d.id = $2 FOR NO KEY UPDATE OF d
 """  # noqa: S608  constants only
 
 KNOWN = f"""
 SELECT EXISTS (SELECT FROM users WHERE tenant_id = $1 AND id = $2)
-    OR EXISTS (SELECT FROM job WHERE tenant_id = $1 AND resource_id = $2 AND {_WAITING})
+    OR EXISTS (SELECT FROM job WHERE tenant_id = $1 AND resource_id = $2 AND {WAITING})
 """  # noqa: S608  constants only
 
 RESERVE = """

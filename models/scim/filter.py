@@ -19,17 +19,22 @@ from scim2_models.path import (
 )
 
 from models.errors import InvalidFilterError
-from models.scim.schema import GROUP_URN
+from models.scim.schema import GROUP_URN, USER_URN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from models.scim.schema import ResourceSchema
 
+_MAX_LENGTH = 4096
+
 LookupKind = Literal["userName", "displayName", "externalId", "id", "workEmail"]
 
 # What nearly every matching query looks like. It is read without the grammar, which costs fifty times as much.
 _HOT = re.compile(r'[ \t\f\r\n]*+([A-Za-z][A-Za-z0-9_-]*+)[ \t]++[Ee][Qq][ \t]++"([^"\\\x00-\x1f]*+)"[ \t\f\r\n]*+')
+
+# And as Entra writes one by the work address.
+_HOT_EMAIL = re.compile(r'emails\[type eq "work"\]\.value eq "([^"\\\x00-\x1f]*+)"', re.IGNORECASE)
 
 _STRING = r'"(?:[^"\\]|\\.)*+"'
 _OPERATOR = r"(?:eq|ne|co|sw|ew|gt|ge|lt|le)(?![\w$-])"
@@ -52,7 +57,29 @@ class Lookup:
     value: str
 
 
-def parse_filter(text: str, *, max_length: int = 4096, max_depth: int = 20) -> FilterNode:
+def quick_lookup(text: str, schema: ResourceSchema) -> Lookup | None:
+    """Return what `lookup` of `parse_filter` would, of a filter in the spelling in which nearly all of them come.
+
+    Every matching query of Entra does, and making a syntax tree of it to take it apart again costs ten times as much.
+
+    Args:
+        text: The filter.
+        schema: The resource type that is asked for.
+
+    Returns:
+        The attribute and the value, or None where `parse_filter` has to have a look.
+    """
+    if len(text) > _MAX_LENGTH or not text.isprintable():  # nor is half of a surrogate pair
+        return None
+    if hot := _HOT.fullmatch(text):
+        attribute = schema.attributes.get(hot[1].lower())
+        return None if attribute is None else _named_lookup(attribute.name, hot[2], schema)
+    if schema.urn == USER_URN and (hot := _HOT_EMAIL.fullmatch(text)):
+        return Lookup("workEmail", hot[1])
+    return None
+
+
+def parse_filter(text: str, *, max_length: int = _MAX_LENGTH, max_depth: int = 20) -> FilterNode:
     """Read a filter into its syntax tree.
 
     Beyond the grammar, two spellings of Entra are read (entra-wire.md §3): a value without quotes
@@ -114,10 +141,14 @@ def _attribute_lookup(node: Comparison, schema: ResourceSchema) -> Lookup | None
     found = schema.find(str(node.attr_path))
     if found is None or found.extension or found.attribute is None or found.sub_attribute:
         return None
-    kind = _KINDS.get(found.attribute.name)
+    return _named_lookup(found.attribute.name, node.value, schema)
+
+
+def _named_lookup(name: str, value: str, schema: ResourceSchema) -> Lookup | None:
+    kind = _KINDS.get(name)
     if kind == "displayName" and schema.urn != GROUP_URN:
         return None
-    return Lookup(kind, node.value) if kind else None
+    return Lookup(kind, value) if kind else None
 
 
 def _work_email_lookup(node: ValuePath, schema: ResourceSchema) -> Lookup | None:

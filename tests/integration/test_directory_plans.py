@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -10,8 +12,9 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from models.directory.find import UserFinder, find_many
 from models.directory.read import find_users, get_user
-from models.scim.filter import lookup, parse_filter
+from models.scim.filter import Lookup, lookup, parse_filter
 from models.scim.schema import ENTERPRISE_URN, USER
 from tests.support.api import document
 from tests.support.servers import cloned_database
@@ -19,10 +22,12 @@ from tests.support.servers import cloned_database
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from models.scim.filter import LookupKind
     from tests.support.servers import Servers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+URL = "https://scim.example/scim/v2"
 APPLIED, WAITING = 20_000, 5_000
 TENANTS = 4
 
@@ -61,6 +66,10 @@ class Recorder:
     def __init__(self, connection: asyncpg.Connection) -> None:
         self.connection = connection
         self.statements: list[tuple[str, tuple[Any, ...]]] = []
+
+    @asynccontextmanager
+    async def acquire(self, **_: Any) -> AsyncIterator[Recorder]:
+        yield self
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.connection, name)
@@ -135,6 +144,58 @@ async def test_matching_reads_no_whole_table(filled: str, text: str) -> None:
         await connection.close()
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("userName", "USER{0}@contoso.example"),
+        ("externalId", "ext{0}"),
+        ("id", "{1}"),
+        ("workEmail", "User{0}@contoso.example"),
+        ("workEmail", "second{0}@contoso.example"),
+    ],
+)
+async def test_many_matched_at_once_read_no_whole_table(filled: str, kind: LookupKind, text: str) -> None:
+    connection = await asyncpg.connect(filled)
+    try:
+        recorder = Recorder(connection)
+        asked = [
+            (UUID(int=tenant), text.format(number, UUID(f"01990000-0000-7000-8000-{number:012x}")), None)
+            for number in NUMBERS
+            for tenant in (number % TENANTS + 1, 99)
+        ]
+        found = await find_many(recorder, kind, asked)  # type: ignore[arg-type]  # as above
+        for one, (tenant, value, _) in zip(found, asked, strict=True):
+            assert one == await find_users(recorder, tenant, Lookup(kind, value))  # type: ignore[arg-type]  # as above
+            assert bool(one) is (tenant != UUID(int=99) and ("second" not in value or number_of(value) % 100 == 0))
+        del recorder.statements[1:]  # those by which each is looked up alone have a test of their own
+        await check(connection, recorder, len(asked))
+    finally:
+        await connection.close()
+
+
+async def test_lookups_that_arrive_together_share_statements_and_each_gets_its_own(filled: str) -> None:
+    connection = await asyncpg.connect(filled)
+    try:
+        recorder = Recorder(connection)
+        finder = UserFinder(recorder, limit=10, in_flight=1)  # type: ignore[arg-type]  # as above
+        names = [f"user{number}@contoso.example" for number in range(30)]
+        found = await asyncio.gather(
+            *(
+                finder.find(UUID(int=number % TENANTS + 1), Lookup("userName", name), scim_url=URL)
+                for number, name in enumerate(names)
+            )
+        )
+        assert [json.loads(one.doc)["userName"] for [one] in found] == names
+        assert len(recorder.statements) == 3
+        await finder.close()
+    finally:
+        await connection.close()
+
+
+def number_of(value: str) -> int:
+    return int("".join(filter(str.isdigit, value)))
+
+
 async def test_reading_by_id_reads_no_whole_table(filled: str) -> None:
     connection = await asyncpg.connect(filled)
     try:
@@ -149,10 +210,13 @@ async def test_reading_by_id_reads_no_whole_table(filled: str) -> None:
         await connection.close()
 
 
-async def check(connection: asyncpg.Connection, recorder: Recorder) -> None:
+async def check(connection: asyncpg.Connection, recorder: Recorder, lookups: int = 1) -> None:
+    """See that nothing was read that an index did not name; ``lookups`` is how many each statement answers."""
     assert recorder.statements
     async for plan in plans(connection, recorder):
         for node in nodes(plan):
+            if not node["Actual Loops"]:
+                continue  # the groups that nobody asked for
             assert node["Node Type"] != "Seq Scan", (node, recorder.statements)
             # Nothing is read that an index did not name, but for those few who wait with a second work address.
             read = (
@@ -160,4 +224,4 @@ async def check(connection: asyncpg.Connection, recorder: Recorder) -> None:
                 + node.get("Rows Removed by Filter", 0)
                 + node.get("Rows Removed by Index Recheck", 0)
             )
-            assert read * node["Actual Loops"] <= WAITING / 100, (node, recorder.statements)
+            assert read * node["Actual Loops"] <= WAITING / 100 * lookups, (node, recorder.statements)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from scim2_models import ScimFilter
 
 from models.errors import InvalidFilterError
-from models.scim.filter import Lookup, lookup, parse_filter
+from models.scim.filter import Lookup, lookup, parse_filter, quick_lookup
 from models.scim.schema import GROUP, USER
+
+if TYPE_CHECKING:
+    from models.scim.schema import ResourceSchema
 
 NAMES = ["userName", "emails", "type", "urn:ietf:params:scim:schemas:core:2.0:User:title", ".value"]
 SIGNS = ["not", "and", "or", "eq", "pr", "co", "xx", "(", ")", "[", "]", "true", "null", "1.5"]
@@ -160,3 +163,42 @@ def test_groups_are_looked_up_by_the_attributes_they_have() -> None:
     assert lookup(parse_filter('DisplayName eq "Sales"'), GROUP) == Lookup("displayName", "Sales")
     missing: Any = lookup(parse_filter('userName eq "x"'), GROUP)
     assert missing is None
+
+
+MATCHES = (
+    'userName eq "Ana@x"',
+    'uSERnAME  eQ "Ana@x" ',
+    'userName eq "Žofie Nováková"',
+    'externalId eq "b3c2"',
+    'id eq "9c1e"',
+    'displayName eq "Sales"',
+    'emails[type eq "work"].value eq "a@x"',
+    'Emails[Type eq "WORK"].Value EQ "a@x"',
+)
+
+
+@pytest.mark.parametrize("schema", [USER, GROUP])
+@pytest.mark.parametrize("text", MATCHES)
+def test_what_is_recognised_without_the_grammar_means_what_the_grammar_says(text: str, schema: ResourceSchema) -> None:
+    try:
+        expected = lookup(parse_filter(text), schema)
+    except InvalidFilterError:
+        expected = None
+    assert quick_lookup(text, schema) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'userName eq "a\\"b"',
+        'userName eq "a\u0000"',
+        'userName eq "a\ud800"',
+        'userName eq "a" or userName eq "b"',
+        'emails[type eq "home"].value eq "a@x"',
+        'title eq "Buyer"',
+        'nothing eq "a"',
+        f'userName eq "{"a" * 4096}"',
+    ],
+)
+def test_every_other_filter_is_left_to_the_grammar(text: str) -> None:
+    assert quick_lookup(text, USER) is None

@@ -42,6 +42,8 @@ class Kind:
     max_attempts: int
     first_delay_seconds: float
     longest_delay_seconds: float
+    version: int = 1
+    """The newest form of the payload that this code reads, and the one that it writes; it reads the older ones too."""
 
     def delay(self, attempts: int, dice: random.Random | None = None) -> float:
         """Return the seconds to wait after the ``attempts``-th attempt: doubling, with jitter of a quarter."""
@@ -94,6 +96,11 @@ class Job:
     waited: float = 0.0
     """Seconds from when it was due to this claim, by the database's clock."""
 
+    @property
+    def version(self) -> Any:
+        """The form of the payload: what stands in it as `version`, 1 if nothing does."""
+        return self.payload.get("version", 1)
+
 
 class Claim(list[Job]):
     """Jobs that were taken, and whether it is worth while to look again at once."""
@@ -112,6 +119,15 @@ class Ending:
     state: str
     """`retry` or `dead`."""
     code: str
+
+
+def refusal(job: Job) -> PermanentJobError | None:
+    """Return why the job's payload cannot be read here, if that is so: a newer version of Usher staged it."""
+    known = KINDS[job.kind].version if job.kind in KINDS else 1
+    if type(job.version) is int and 1 <= job.version <= known:
+        return None
+    text = f"The job is of version {str(job.version)[:20]}, and this Usher reads up to {known}. Upgrade, then retry it."
+    return PermanentJobError("unknown_version", text)
 
 
 def read_job(row: asyncpg.Record) -> Job:

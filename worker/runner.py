@@ -242,11 +242,15 @@ class Runner:
             del self._leases[lease]
 
     async def _do(self, handler: Handler | None, jobs: list[Job], lease: UUID) -> None:
-        if handler is None:
-            for job in jobs:
-                await self._fail(None, job, lease, PermanentJobError("unknown_kind", f"Nobody does {job.kind}."), 0.0)
-            return
-        await self._try(handler, jobs, lease)
+        readable = []
+        for job in jobs:
+            nobody = None if handler else PermanentJobError("unknown_kind", f"Nobody does {job.kind}.")
+            if refused := nobody or ledger.refusal(job):
+                await self._fail(handler, job, lease, refused, 0.0)
+            else:
+                readable.append(job)
+        if handler is not None and readable:
+            await self._try(handler, readable, lease)
 
     async def _try(self, handler: Handler, jobs: Sequence[Job], lease: UUID) -> None:
         scope = asyncio.timeout(_JOB_SECONDS)

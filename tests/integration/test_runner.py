@@ -259,6 +259,23 @@ async def test_a_kind_that_nobody_does_is_dead_at_once(context: Context, pool: a
     )
 
 
+@pytest.mark.parametrize("version", [2, 0, "1", None])
+async def test_a_payload_of_another_version_is_dead_at_once_and_its_neighbours_are_done(
+    context: Context, pool: asyncpg.Pool, tenant: UUID, version: Any
+) -> None:
+    await staged(pool, tenant, 2)
+    (newer,) = await staged(pool, tenant, payload={**create_payload("newer@example.com"), "version": version})
+    await staged(pool, tenant, payload={**create_payload("older@example.com"), "version": 1})
+    async with serving(context, create.HANDLER):
+        await until(pool, {"done": 3, "dead": 1})
+    found = await row(pool, newer.id)
+    assert (found["error_code"], found["attempts"]) == ("unknown_version", 1)
+    assert found["error_detail"] == (
+        f"The job is of version {version}, and this Usher reads up to 1. Upgrade, then retry it."
+    )
+    assert found["payload"]["doc"]["userName"] == "newer@example.com", "it is kept for whoever can read it"
+
+
 async def test_what_no_attempt_can_mend_is_dead_and_audited_at_once(
     context: Context, pool: asyncpg.Pool, tenant: UUID
 ) -> None:

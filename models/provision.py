@@ -13,8 +13,9 @@ import orjson
 from models import metrics
 from models.audit.actions import ACTIONS
 from models.audit.redact import keep
-from models.ids import new_id
-from models.jobs import KINDS, read_job
+from models.errors import UnavailableError
+from models.ids import derived_id, new_id
+from models.jobs import KINDS, read_job, refusal
 from models.scim.diff import net_diff
 from models.scim.schema import USER
 
@@ -104,7 +105,8 @@ async def apply_creates(connection: Connection, jobs: Sequence[Job], lease_token
         [job.id for job in jobs],
         [orjson.dumps(keep(diff)).decode() for diff in diffs],
         [new_id() for _ in jobs],
-        [new_id() for _ in jobs],
+        # A create that is applied anew, in a database that was restored, sends the same message with the same link.
+        [derived_id(job.id, "invitation") for job in jobs],
         [new_id() for _ in jobs],
     )
     metrics.AUDIT_EVENTS.add(len(rows), _ACTION.name, "success")
@@ -131,6 +133,9 @@ async def settle(connection: Connection, tenant_id: UUID, resource_id: UUID) -> 
 
     Returns:
         The invitation jobs to ring for after the commit, or None if the user was not waiting.
+
+    Raises:
+        UnavailableError: a newer version of Usher accepted the create, and this one cannot read it.
     """
     lease_token = new_id()
     row = await connection.fetchrow(
@@ -145,7 +150,10 @@ async def settle(connection: Connection, tenant_id: UUID, resource_id: UUID) -> 
     )
     if row is None:
         return None
-    _, invitations = await apply_creates(connection, [read_job(row)], lease_token)
+    job = read_job(row)
+    if refusal(job) is not None:
+        raise UnavailableError("The user waits for a newer version of Usher to apply it.")
+    _, invitations = await apply_creates(connection, [job], lease_token)
     metrics.JOBS_STARTED.add(1, _CREATE.queue, _CREATE.name)
     metrics.JOBS_FINISHED.add(1, _CREATE.queue, _CREATE.name, "ok")
     return invitations

@@ -10,6 +10,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from models import jobs as ledger
+from models.errors import UnavailableError
 from models.jobs import read_job
 from models.provision import apply_creates, settle, target
 from tests.support.ledger import (
@@ -238,6 +239,29 @@ async def test_there_is_nothing_to_settle_once_it_is_applied_or_in_another_tenan
     assert await settle(connection, tenant, uuid7()) is None
     assert await settle(connection, tenant, staged.resource_id) == []
     assert await settle(connection, tenant, staged.resource_id) is None
+
+
+async def test_what_a_newer_version_accepted_is_not_settled(connection: Connection, tenant: UUID) -> None:
+    (staged,) = await stage(connection, tenant, payload={**create_payload("ana@example.com"), "version": 2})
+    with pytest.raises(UnavailableError, match="newer version"):
+        async with connection.transaction():
+            await settle(connection, tenant, staged.resource_id)
+    assert (await row(connection, staged.id))["state"] == "staged"
+
+
+async def test_a_create_that_is_applied_again_after_a_restore_makes_the_same_invitation(connection: Connection) -> None:
+    tenant = await new_tenant(connection, invitations=True)
+    await stage(connection, tenant, invite=True)
+    made = []
+    for _ in range(2):
+        restored = connection.transaction()
+        await restored.start()
+        lease = uuid7()
+        await apply_creates(connection, await take(connection, lease), lease)
+        made.append(await connection.fetchval("SELECT id FROM invitation WHERE tenant_id = $1", tenant))
+        await restored.rollback()
+    assert made[0] is not None
+    assert made[0] == made[1]
 
 
 async def test_settling_rings_for_the_invitation(connection: Connection) -> None:

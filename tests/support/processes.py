@@ -37,11 +37,19 @@ def free_ports(count: int) -> list[int]:
 class Process:
     """A real `usher` process of one of the kinds `api` and `worker`."""
 
-    def __init__(self, settings: Settings, arguments: Sequence[str], log: Path) -> None:
-        """Take the settings to run with, what follows `usher`, and a file for what it says."""
+    def __init__(self, settings: Settings, arguments: Sequence[str], log: Path, tree: Path | None = None) -> None:
+        """Take what to run and how.
+
+        Args:
+            settings: to run with.
+            arguments: what follows `usher`.
+            log: a file for what it says.
+            tree: the folder with the code, if it is not this one's.
+        """
         self.settings = settings
         self.log = log
         self._arguments = arguments
+        self._tree = tree
         self._process: asyncio.subprocess.Process | None = None
         self._begin = 0
 
@@ -73,7 +81,8 @@ class Process:
         with self.log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "cli.main", *self._arguments),
-                env=_environment(self.settings),
+                env=environment(self.settings),
+                cwd=self._tree,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -105,7 +114,8 @@ class Process:
             return await process.wait()
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of a process with these settings and no others."""
     values = {name: getattr(settings, name) for name in settings.model_fields_set}
     known = {key: value for key, value in os.environ.items() if not key.startswith("USHER_")}
     for name, value in values.items():

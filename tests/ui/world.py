@@ -20,7 +20,7 @@ from models.operators import add_operator
 from models.tenants import add_tenant
 from models.tokens import issue_token
 from tests.support.api import Caller, Tenant, altered, document, fresh_settings, store, work_email
-from tests.support.processes import Process, _environment, free_ports
+from tests.support.processes import Process, environment, free_ports
 from tests.support.servers import MailboxReader, reachable_folder
 from tests.support.waiting import wait_until
 
@@ -94,7 +94,7 @@ class World:
         """Run an `usher` command over the same servers and return what it prints."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "cli.main", *arguments),
-            env=_environment(self.settings),
+            env=environment(self.settings),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -192,8 +192,21 @@ RETURNING id, user_id, email, message_id, {_USER_NAME}
 """  # noqa: S608  constants only
 
 
+_TOLD = """
+SELECT EXISTS (SELECT FROM audit_event
+                WHERE correlation_id = $1 AND job_id = $2 AND action = 'invitation.email.send' AND phase = 'applied'
+                  AND context ->> 'attempt' = $3::text)
+"""
+
+
 async def sent(
-    connection: Connection, job: Job, lease_token: UUID, *, invitation_days: int, smtp_reply_class: str = "2xx"
+    connection: Connection,
+    job: Job,
+    lease_token: UUID,
+    *,
+    invitation_days: int,
+    smtp_reply_class: str = "2xx",
+    again: bool = False,
 ) -> bool:
     """Record that the SMTP server took the e-mail, and finish the job.
 
@@ -206,12 +219,15 @@ async def sent(
         lease_token: the claim's.
         invitation_days: days from now that the link works.
         smtp_reply_class: of the server's answer to the message.
+        again: whether an earlier call for this attempt failed; its commit may have happened all the same.
 
     Returns:
         Whether the lease still held, so that the job is done.
     """
     async with connection.transaction():
         held = await finish(connection, [job.id], lease_token)
+        if again and not held and await connection.fetchval(_TOLD, job.correlation_id, job.id, str(job.attempts)):
+            return True
         row = await connection.fetchrow(_SENT, job.resource_id, invitation_days)
         await _record_sending(connection, job, "applied", row, smtp_reply_class=smtp_reply_class)
     return bool(held)
@@ -260,7 +276,11 @@ async def _record_sending(
     reason: str | None = None,
     smtp_reply_class: str | None = None,
 ) -> None:
-    context = {"message_id": row["message_id"] if row else None, "smtp_reply_class": smtp_reply_class}
+    context = {
+        "attempt": job.attempts,
+        "message_id": row["message_id"] if row else None,
+        "smtp_reply_class": smtp_reply_class,
+    }
     event = Event(
         action="invitation.email.send",
         phase=phase,
@@ -270,7 +290,7 @@ async def _record_sending(
         reason=reason,
         targets=_targets(job.resource_id, row),
         job_id=job.id,
-        context={key: value for key, value in context.items() if value is not None} or None,
+        context={key: value for key, value in context.items() if value is not None},
     )
     await record(connection, [event])
 

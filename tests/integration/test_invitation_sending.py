@@ -15,6 +15,7 @@ from models.audit.record import OPERATOR
 from models.errors import RetryableJobError
 from models.invitations import Skipped, accept_invitation, begin_sending, failed, link_token, sent
 from tests.support.invitations import Mailer, claimed, mailer, read, stage
+from tests.support.waiting import wait_until
 from worker.handlers import invitation as handler_module
 from worker.handlers.invitation import HANDLER
 from worker.smtp import SmtpPool, SmtpReply
@@ -68,7 +69,7 @@ async def test_an_invitation_is_sent_once(pool: asyncpg.Pool, mail: Mailer, mail
     (event,) = found["events"]
     assert (event["action"], event["phase"], event["outcome"]) == ("invitation.email.send", "applied", "success")
     assert event["correlation_id"] == staged.correlation_id
-    assert event["context"] == {"message_id": found["message_id"], "smtp_reply_class": "2xx"}
+    assert event["context"] == {"attempt": 1, "message_id": found["message_id"], "smtp_reply_class": "2xx"}
     assert event["targets"] == [
         {"type": "User", "id": str(staged.user_id), "label": "Ana.Mueller@example.com"},
         {"type": "Invitation", "id": str(staged.id), "label": "Ana.Mueller@example.com"},
@@ -307,6 +308,26 @@ async def test_a_message_that_cannot_be_recorded_costs_an_attempt(
     with pytest.raises(RetryableJobError) as caught:
         await HANDLER.run(mail.context, [await claimed(pool, lease)], lease)
     assert (caught.value.code, tries) == ("not_recorded", 3)
+
+
+async def test_a_message_whose_record_was_committed_unheard_is_told_once(
+    pool: asyncpg.Pool, mail: Mailer, mailbox: MailboxReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[bool] = []
+
+    async def unheard(*given: Any, **options: Any) -> bool:
+        recorded.append(await sent(*given, **options))
+        if len(recorded) == 1:
+            raise ConnectionResetError
+        return recorded[-1]
+
+    monkeypatch.setattr(handler_module, "sent", unheard)
+    staged = await stage(pool)
+    await mail.until(staged, "sent", "done")
+    await wait_until(lambda: len(recorded) == 2, "it was recorded again")
+    assert recorded == [True, True]
+    assert [event["phase"] for event in (await read(pool, staged))["events"]] == ["applied"]
+    assert len(await mailbox.messages()) == 1
 
 
 async def test_many_invitations_share_few_connections(

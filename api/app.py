@@ -42,7 +42,7 @@ from api.ring import Ring
 from api.scim.asynchronous import Deferrals
 from api.scim.dispatch import add_routes
 from api.scim.front import Front
-from models.db import open_pool
+from models.db import ACQUIRE_SECONDS, REQUEST_STATEMENT_SECONDS, open_pool
 from models.directory.find import UserFinder
 from models.directory.write import UserWriter
 from models.gauges import Gauges
@@ -84,7 +84,9 @@ class Faces:
 
 async def make_apps(settings: Settings) -> Faces:
     """Return the applications; nothing is connected before the first request needs it."""
-    pool = await open_pool(settings, name="api")
+    pool = await open_pool(
+        settings, name="api", statement_seconds=REQUEST_STATEMENT_SECONDS, acquire_seconds=ACQUIRE_SECONDS
+    )
     ring = Ring(settings)
     draining = asyncio.Event()
     public = web.Application(client_max_size=settings.max_body_bytes)
@@ -120,7 +122,11 @@ async def make_apps(settings: Settings) -> Faces:
     audit.add_routes(internal)  # whose every request is counted
     add_routes(public, front)
     internal[PAGES_POOL] = await open_pool(
-        settings, name="pages", size=_PAGES_CONNECTIONS, statement_seconds=_PAGES_STATEMENT_SECONDS
+        settings,
+        name="pages",
+        size=_PAGES_CONNECTIONS,
+        statement_seconds=_PAGES_STATEMENT_SECONDS,
+        acquire_seconds=ACQUIRE_SECONDS,
     )
     internal.on_response_prepare.append(secure)
     live.set_up(internal)

@@ -33,6 +33,7 @@ _Known = tuple[float, TokenRecord | None]
 
 _MOST_CACHED = 10_000
 _TOUCH_SECONDS = 5.0
+_READ_SECONDS = 5.0
 
 _log = structlog.get_logger("auth")
 
@@ -107,7 +108,9 @@ class TokenCache:
 
     async def _read(self, token_id: str) -> _Known:
         asked = time.monotonic()
-        record = await find_token(self._pool, token_id)
+        # Bounded by itself: whoever comes later waits for this very look, not for one of their own.
+        async with asyncio.timeout(_READ_SECONDS):
+            record = await find_token(self._pool, token_id)
         if len(self._known) >= _MOST_CACHED:
             self._known.clear()
         known = self._known[token_id] = (asked + self._trust_seconds, record)

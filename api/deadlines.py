@@ -40,11 +40,16 @@ class Deadlines:
         number = next(self._numbers)
         self._running[number] = (time.monotonic() + self._seconds, task)
         try:
-            return await work
-        except asyncio.CancelledError:
-            if number in self._late and task.uncancel() == 0:
-                raise TimeoutError from None
-            raise
+            result = await work
+        except (Exception, asyncio.CancelledError) as error:
+            # What is cancelled may end in an error of its own, such as that of a connection it could not clean up.
+            if number not in self._late or (task.uncancel() > 0 and isinstance(error, asyncio.CancelledError)):
+                raise
+            raise TimeoutError from error
+        else:
+            if number in self._late:
+                task.uncancel()
+            return result
         finally:
             self._running.pop(number, None)
             self._late.discard(number)

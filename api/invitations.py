@@ -6,6 +6,7 @@ scripts and fetch nothing but a tenant's logo.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -18,7 +19,7 @@ from markupsafe import Markup
 from uuid_utils.compat import uuid7
 from yarl import URL
 
-from api.keys import POOL
+from api.keys import POOL, SETTINGS
 from models.branding import Branding, read_branding
 from models.db import is_unavailable
 from models.invitations import OpenedInvitation, accept_invitation, find_invitation
@@ -51,7 +52,8 @@ def _sends_503(
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def guarded(request: web.Request) -> web.Response:
         try:
-            return await handler(request)
+            async with asyncio.timeout(request.config_dict[SETTINGS].request_seconds):
+                return await handler(request)
         except Exception as error:
             if not is_unavailable(error):
                 raise

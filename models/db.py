@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,9 +19,13 @@ if TYPE_CHECKING:
     Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
     """A connection of one's own or one lent by a pool."""
 
-# Every statement of the api ends long before Entra gives up (60 s); the worker's batches are larger.
 STATEMENT_SECONDS = 15
+"""After how long PostgreSQL cancels a statement of a worker, whose batches are large."""
+REQUEST_STATEMENT_SECONDS = 5
+"""The same for a request: it ends before the request's own time does (`USHER_REQUEST_SECONDS`)."""
 ACQUIRE_SECONDS = 5.0
+_SILENCE_SECONDS = 1  # how much longer than that a server that says nothing is waited for
+_CANCEL_SECONDS = 1.0
 _LONG = 50_000  # statements after which a connection is replaced: asyncpg's own number
 
 UNAVAILABLE: tuple[type[BaseException], ...] = (
@@ -61,23 +66,49 @@ async def _keep(_: asyncpg.Connection) -> None:
     """Spare the round trip of asyncpg's own reset: no code here leaves state on a session."""
 
 
+class Session(asyncpg.Connection):
+    """A connection that is given up when its server does not even answer that it cancels a statement.
+
+    asyncpg waits for that answer, and so would a request whose time is over, for as long as a statement may take.
+    """
+
+    async def _cancel(self, *waiters: Any) -> None:
+        async with asyncio.timeout(_CANCEL_SECONDS) as scope:
+            await super()._cancel(*waiters)  # type: ignore[misc]  # the stubs lack it; it swallows the cancellation
+        if not scope.expired() or self.is_closed():
+            return
+        proxy = self._proxy  # type: ignore[attr-defined]  # as above
+        self.terminate()
+        if proxy is not None:
+            # The network has forgotten this connection; it may have forgotten those that lie idle, too.
+            await proxy._holder._pool.expire_connections()  # noqa: SLF001  a session does not know its pool otherwise
+
+
 class Pool(asyncpg.Pool):
     """A pool that counts how long its connections are waited for."""
 
     name = ""
     """What `pg_stat_activity` and `/metrics` call it."""
+    acquire_seconds: float | None = None
+    """How long a connection is waited for where the caller does not say; None is until there is one."""
 
     async def _acquire(self, timeout: float | None) -> PoolConnectionProxy:  # noqa: ASYNC109  asyncpg's signature
         asked = time.perf_counter()
+        wait = self.acquire_seconds if timeout is None else timeout
         try:
-            lent: PoolConnectionProxy = await super()._acquire(timeout)  # type: ignore[misc]  # the stubs lack it
+            lent: PoolConnectionProxy = await super()._acquire(wait)  # type: ignore[misc]  # the stubs lack it
             return lent
         finally:
             metrics.DB_POOL_WAIT.observe(time.perf_counter() - asked, self.name)
 
 
 async def open_pool(
-    settings: Settings, *, name: str, size: int | None = None, statement_seconds: int = STATEMENT_SECONDS
+    settings: Settings,
+    *,
+    name: str,
+    size: int | None = None,
+    statement_seconds: int = STATEMENT_SECONDS,
+    acquire_seconds: float | None = None,
 ) -> asyncpg.Pool:
     """Return a pool that connects on first use, so that a process can start before PostgreSQL does.
 
@@ -85,7 +116,8 @@ async def open_pool(
         settings: gives the URL, the role and the usual size.
         name: what `pg_stat_activity` shows as application_name.
         size: the most connections, when not ``settings.database_pool``.
-        statement_seconds: after how long PostgreSQL cancels a statement.
+        statement_seconds: after how long PostgreSQL cancels a statement; one that is still silent then is given up.
+        acquire_seconds: how long a free connection is waited for where the caller does not say.
     """
 
     async def init(connection: asyncpg.Connection) -> None:
@@ -93,7 +125,7 @@ async def open_pool(
 
     pool = Pool(
         settings.database_url.get_secret_value(),
-        connection_class=asyncpg.Connection,
+        connection_class=Session,
         record_class=asyncpg.Record,
         loop=None,
         max_queries=_LONG,
@@ -103,7 +135,7 @@ async def open_pool(
         init=init,
         reset=_keep,
         timeout=ACQUIRE_SECONDS,
-        command_timeout=statement_seconds + 5,
+        command_timeout=statement_seconds + _SILENCE_SECONDS,
         server_settings={
             "application_name": f"usher {name}",
             "statement_timeout": f"{statement_seconds}s",
@@ -113,5 +145,5 @@ async def open_pool(
             "timezone": "UTC",
         },
     )
-    pool.name = name
+    pool.name, pool.acquire_seconds = name, acquire_seconds
     return await pool

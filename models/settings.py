@@ -118,10 +118,11 @@ class Settings(BaseSettings):
     max_json_depth: int = Field(default=32, ge=4, le=200, description="Deepest nesting of a JSON body; beyond it 400.")
     body_seconds: float = Field(default=10.0, gt=0, description="Seconds in which a request body must arrive.")
     request_seconds: float = Field(
-        default=20.0,
+        default=7.0,
         gt=0,
         lt=60,
-        description="Seconds after which a request is answered 503; Entra itself gives up at 60.",
+        description="Seconds after which a request is answered 503; Entra itself gives up at 60, and comes back after"
+        " a 503.",
     )
     token_rate: float = Field(
         default=500.0,

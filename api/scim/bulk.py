@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 MAX_OPERATIONS = 1000
 OUTCOMES = web.ResponseKey("outcomes", dict)
 """What became of the operations of a bulk request, by their place in it."""
+_SILENT_SECONDS = 1.0
 _SECONDS = 45.0
 """After them no further operation is begun: a client waits for the answer, and Entra's kind gives up at 60."""
 _TOGETHER = 250
@@ -155,8 +156,11 @@ class _Run:
             error = UnavailableError("The time for one bulk request is over; send what is left in another one.")
         sent = resolve(operation.data if data is None else data, self._ids)
         path = tuple(resolve(list(operation.path), self._ids))
+        began = time.monotonic()
         response = await self._send(operation, operation.method, path, sent, error)
         self._note(operation, path, response)
+        if response.status == 503 and time.monotonic() - began > _SILENT_SECONDS:
+            self._until = began  # the store is silent: each of the others would wait as long, one after the other
         if response.status >= 300 or operation.method != "POST":
             return None
         resource_id = response.headers["Location"].rpartition("/")[2]

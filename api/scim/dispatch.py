@@ -200,6 +200,18 @@ async def _handle(call: Call, tail: str) -> web.Response:
     if call.refused is not None:
         raise call.refused
     endpoint, handler = _route(call, tail)
+    if endpoint.lasting:
+        found = await call.front.deadlines.keep(_begin(call, tail, endpoint))
+        return found or await handler(call)
+    return await call.front.deadlines.keep(_carry_out(call, tail, endpoint, handler))
+
+
+async def _carry_out(call: Call, tail: str, endpoint: Endpoint, handler: Handler) -> web.Response:
+    return await _begin(call, tail, endpoint) or await handler(call)
+
+
+async def _begin(call: Call, tail: str, endpoint: Endpoint) -> web.Response | None:
+    """Find out who asks; return an answer if the handler is not to be asked now, or has been before."""
     header = authorization(call.request)
     if call.tenant_id is None and (header is not None or not endpoint.open):
         call.principal = await call.front.tokens.authenticate(header, "scim")
@@ -208,9 +220,7 @@ async def _handle(call: Call, tail: str) -> web.Response:
         return found
     if endpoint.later and (preferred := asynchronous.preference(call)) is not None:
         return await call.front.later.accept(call, tail, preferred)
-    if endpoint.lasting:
-        return await handler(call)
-    return await call.front.deadlines.keep(handler(call))
+    return None
 
 
 async def answer_call(front: Front, request: web.Request, tail: str) -> web.Response:

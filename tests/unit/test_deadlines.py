@@ -47,6 +47,31 @@ async def test_what_takes_too_long_is_ended_and_its_task_goes_on() -> None:
     assert await deadlines.keep(_give(3)) == 3  # and the next is measured anew
 
 
+async def test_what_cannot_even_end_in_order_is_late_all_the_same() -> None:
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionError("it cannot be cleaned up") from None
+
+    async def finish_late() -> int:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return 3
+        return 0
+
+    deadlines = Deadlines(0.01)
+    with pytest.raises(TimeoutError):
+        await deadlines.keep(wait())
+    assert await deadlines.keep(finish_late()) == 3
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    with pytest.raises(TimeoutError):  # and those that follow in the same task are measured as ever
+        await deadlines.keep(wait())
+
+
 async def test_one_that_is_late_does_not_end_the_others() -> None:
     deadlines = Deadlines(0.3)
     late = asyncio.create_task(deadlines.keep(asyncio.Event().wait()))

@@ -126,6 +126,20 @@ async def test_a_blackhole_takes_everything_and_gives_it_out_when_it_is_over() -
             assert await asyncio.gather(*asking) == [b"answer to late"] * 2
 
 
+async def test_what_is_stranded_stays_open_and_silent_while_others_are_served() -> None:
+    async with echoing() as (echo, proxy), connected(proxy) as old:
+        await old.ask(b"hello")
+        proxy.blackhole()
+        asking = asyncio.create_task(old.ask(b"lost"))
+        proxy.strand()
+        async with connected(proxy) as new:
+            assert await new.ask(b"served") == b"answer to served"
+        done, _ = await asyncio.wait([asking], timeout=0.2)
+        assert not done
+        asking.cancel()
+        assert echo.lines == [b"hello\n", b"served\n"]
+
+
 async def test_latency_delays_each_direction() -> None:
     async with echoing() as (_, proxy), connected(proxy) as client:
         loop = asyncio.get_running_loop()

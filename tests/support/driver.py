@@ -7,6 +7,7 @@ by matching, or by sending the same create again, and so does the driver, which 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from tests.support.diary import Diary, Entry
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tests.support.api import Answer, Caller
+    from tests.support.api import Answer, Caller, Tenant
 
 _PAUSE_SECONDS: Final = 0.1
 _STEP_SECONDS: Final = 180.0
@@ -77,8 +78,15 @@ class Driver:
         self.known: dict[int, UUID] = {}
         """By step, the id that it was told."""
         self.steps: dict[int, Step] = {}
+        self.enough = False
+        """Whether `run` is to begin no further step."""
         self.wrong: list[str] = []
         """Answers that no fault explains."""
+
+    @property
+    def tenants(self) -> list[Tenant]:
+        """Whose users are pushed."""
+        return [doors[0].tenant for doors in self._callers]
 
     @property
     def answers(self) -> Counter[int | None]:
@@ -99,18 +107,26 @@ class Driver:
         self.steps.update({step.seq: step for step in steps})
         return steps
 
-    async def run(self, count: int, *, rate: float = 50.0, clients: int = 16) -> None:
-        """Push the next ``count`` users of the plan, no more than ``rate`` a second and ``clients`` at once."""
-        steps = iter(self.plan(count))
-        began = time.monotonic()
-        turns = iter(range(count))
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(clients, count)):
-                group.create_task(self._client(steps, turns, began, rate))
+    async def run(self, count: int | None = None, *, rate: float = 50.0, clients: int = 16) -> None:
+        """Push the next users of the plan, no more than ``rate`` a second and ``clients`` at once.
 
-    async def _client(self, steps: Iterator[Step], turns: Iterator[int], began: float, rate: float) -> None:
-        for step in steps:
-            await asyncio.sleep(max(0.0, began + next(turns) / rate - time.monotonic()))
+        Args:
+            count: how many; until there is `enough` if not given.
+            rate: most that are begun a second.
+            clients: most at once.
+        """
+        turns = iter(range(count)) if count is not None else itertools.count()
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(clients):
+                group.create_task(self._client(turns, began, rate))
+
+    async def _client(self, turns: Iterator[int], began: float, rate: float) -> None:
+        for turn in turns:
+            await asyncio.sleep(max(0.0, began + turn / rate - time.monotonic()))
+            if self.enough:
+                return
+            [step] = self.plan(1)
             async with asyncio.timeout(_STEP_SECONDS):
                 await self.push(step)
 
@@ -205,6 +221,10 @@ class Driver:
         """Return the seconds from a moment to the first create that was sent and answered 201 after it."""
         ends = [one.sent_at + one.seconds for one in self.tried if one.status == 201 and one.sent_at >= healed_at]
         return min(ends) - healed_at if ends else float("inf")
+
+    def since(self, moment: float, status: int | None) -> int:
+        """Return how many requests were sent after a moment of the monotonic clock and answered with a status."""
+        return sum(one.sent_at >= moment and one.status == status for one in self.tried)
 
     async def until_known(self, count: int, seconds: float = 120) -> None:
         """Wait until that many users are known to be there, or something is wrong."""

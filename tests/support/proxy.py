@@ -7,6 +7,7 @@
     latency     every piece arrives so much later
     throttle    no more than so many bytes a second, in each direction of each connection
     cut         a connection is reset once so many bytes have gone through it
+    strand      what was connected is never heard of again, and stays open; whoever connects is served
     swallow     what matches a pattern goes to the server, whose answer never comes back: the connection is reset
 
 A fault changes what is connected already, and can be changed for another at any moment.
@@ -70,6 +71,8 @@ class _Link:
     swallowing: bool = False
     lost: bytes = b""
     """The end of the answer that is being swallowed."""
+    stranded: bool = False
+    """Whether nothing passes any more, as when a firewall has forgotten the connection."""
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def reset(self) -> None:
@@ -142,6 +145,12 @@ class Proxy:
     def blackhole(self) -> None:
         """Keep every connection and pass nothing on, as when packets are dropped."""
         self._change(Fault("blackhole"))
+
+    def strand(self) -> None:
+        """Heal, but have what is connected now be half-open for ever."""
+        for link in self._links:
+            link.stranded = True
+        self._change(Fault())
 
     def delay(self, seconds: float) -> None:
         """Have every piece arrive later."""
@@ -253,11 +262,14 @@ class Proxy:
         try:
             while piece := await reader.read(_PIECE):
                 await self._open.wait()
+                if link.stranded:
+                    continue
                 if not await self._pass(link, piece, writer, from_client=from_client):
                     link.reset()
                     return
             await self._open.wait()
-            writer.write_eof()
+            if not link.stranded:
+                writer.write_eof()
         except OSError:
             link.reset()
 

@@ -229,6 +229,27 @@ class Rig:
             )
         assert found == {}, f"seed {self.seed}: {found}"
 
+    async def pages(self) -> dict[str, tuple[int, float]]:
+        """Ask the first front end for pages that need the store; return the status of each, and how long it took."""
+        api = self.apis[0]
+        inner = f"http://127.0.0.1:{api.settings.admin_port}"
+        form = {"email": "nobody@example.com", "password": "nothing"}
+        same = {"Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+        asked = {
+            "readyz": ("GET", f"{inner}/readyz", None),
+            "sign-in": ("POST", f"{inner}/sign-in", form),
+            "invitation": ("GET", f"http://127.0.0.1:{api.settings.port}/invitations/{'x' * 43}", None),
+        }
+
+        async def ask(method: str, url: str, data: dict[str, str] | None) -> tuple[int, float]:
+            began = time.monotonic()
+            async with self._session.request(method, url, data=data, headers=same, allow_redirects=False) as response:
+                await response.read()
+                return response.status, time.monotonic() - began
+
+        answers = await asyncio.gather(*(ask(*each) for each in asked.values()))
+        return dict(zip(asked, answers, strict=True))
+
     async def counter(self, name: str) -> float:
         """Return the sum of a metric over all its labels and all processes of the rig."""
         total = 0.0

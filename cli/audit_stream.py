@@ -13,7 +13,9 @@ from cli.store import with_store
 from models import tenants
 from models.audit import streams
 from models.audit.record import OPERATOR
-from models.audit.streams import FORMATS, LEVELS
+from models.audit.stream_levels import LEVELS, read_levels
+from models.audit.stream_trouble import in_words
+from models.audit.streams import FORMATS
 from models.errors import UsageError
 from worker.streamer import try_stream
 
@@ -45,18 +47,6 @@ _PLACE = "https://HOST/PATH, syslog+tls://HOST:PORT or s3+https://HOST/BUCKET/PR
 
 def _credentials(wanted: bool) -> str | None:
     return sys.stdin.readline().rstrip("\r\n") if wanted else None
-
-
-def _levels(texts: list[str] | None) -> dict[str, str] | None:
-    if texts is None:
-        return None
-    made = {}
-    for text in texts:
-        path, equals, level = text.partition("=")
-        if not equals:
-            raise UsageError(f"{text!r} is no level; write for example displayName=full.")
-        made[path] = level
-    return made
 
 
 def _row(stream: Stream) -> dict[str, Any]:
@@ -92,7 +82,7 @@ def add(
             destination=destination,
             form=form,
             credentials=credentials,
-            levels=_levels(level),
+            levels=read_levels(level or ()),
             history=history,
             secret_key=settings.secret_key.get_secret_value(),
             actor=OPERATOR,
@@ -140,7 +130,7 @@ def change(
             destination=destination,
             form=form,
             credentials=credentials,
-            levels=_levels(level),
+            levels=None if level is None else read_levels(level),
             renew_secret=new_secret,
             secret_key=settings.secret_key.get_secret_value(),
             actor=OPERATOR,
@@ -191,6 +181,6 @@ def try_(stream_id: StreamId, as_json: Json = False) -> None:
     if as_json:
         print_json({"event_id": event_id, "confirmed": code is None, "error_code": code})
     else:
-        print(f"Event {event_id} was {'confirmed' if code is None else f'not confirmed: {code}'}.")
+        print(f"Event {event_id} was {'confirmed.' if code is None else f'not confirmed. {in_words(code)}'}")
     if code is not None:
         raise typer.Exit(1)

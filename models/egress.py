@@ -26,6 +26,8 @@ _ALSO_REFUSED: Final = tuple(
     )
 )
 
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
+
 
 class RefusedAddressError(OSError):
     """The address is not one that may be connected to."""
@@ -34,6 +36,14 @@ class RefusedAddressError(OSError):
 def plain(address: Address) -> Address:
     """Return the IPv4 address that an IPv4-mapped IPv6 address stands for; any other as it is."""
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def plain_network(network: Network) -> Network:
+    """Return the IPv4 network that one of IPv4-mapped IPv6 addresses stands for; any other as it is."""
+    if network.version == 6 and network.prefixlen >= _MAPPED.prefixlen and network.network_address in _MAPPED:
+        within = int(network.network_address) - int(_MAPPED.network_address)
+        return IPv4Network((within, network.prefixlen - _MAPPED.prefixlen))
+    return network
 
 
 def is_public(address: Address) -> bool:
@@ -51,7 +61,7 @@ class Gate:
 
     def __init__(self, allowed: Iterable[Network] = ()) -> None:
         """Take the networks that are allowed though they are not public."""
-        self._allowed = tuple(allowed)
+        self._allowed = tuple(map(plain_network, allowed))
         self.refused = False
         """Whether a connection was refused since this was made."""
 

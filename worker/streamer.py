@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -15,6 +16,7 @@ import structlog
 
 from models.audit.stream_lines import leaving_events
 from models.audit.streaming import (
+    LEASE_SECONDS,
     LogBehindError,
     Window,
     claim_stream,
@@ -30,22 +32,27 @@ from models.audit.streaming import (
 from models.audit.streams import find_stream, read_secret
 from models.crypt import UnreadableSecretError
 from models.db import is_unavailable
-from worker.destinations import open_destination
-from worker.destinations.delivery import DeliveryError, Parcel
+from worker.destinations.parcel import DeliveryError, Parcel
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from models.audit.record import Actor
     from models.audit.streaming import Batch
     from models.audit.streams import Stream
     from models.db import Connection
     from models.settings import Settings
     from worker.context import Context
-    from worker.destinations.delivery import Destination
+    from worker.destinations.parcel import Destination
 
 LOOK_SECONDS: Final = 1.0
 _AT_ONCE: Final = 8  # streams of one process; each waits for its place, not for the others
-# Most events and bytes of a parcel, and how long to wait for more before the next: objects are to be few.
-_SIZES: Final = {"https": (500, 1 << 20, 0.0), "syslog": (500, 1 << 20, 0.0), "s3": (10_000, 8 << 20, 60.0)}
+_TURN: Final = 20  # parcels after which a stream lets others have its place among those
+_SEND_SECONDS: Final = LEASE_SECONDS - 5.0  # with all that a destination's own limits leave out, such as a full pool
+_BROKEN_SECONDS: Final = 30.0  # that a stream rests after a fault of ours
+# Most events and bytes of a parcel, and how long to wait for more before the next: objects are to be few. Many
+# receivers refuse a body of more than 1 MB.
+_SIZES: Final = {"https": (500, 1 << 19, 0.0), "syslog": (500, 1 << 19, 0.0), "s3": (10_000, 4 << 20, 60.0)}
 
 _log = structlog.get_logger("streamer")
 
@@ -68,10 +75,13 @@ class Sender:
     async def send(self, stream: Stream, events: list[dict[str, Any]]) -> str | None:
         """Send events to where the stream goes now; return None once they are confirmed, else why they are not."""
         try:
-            destination = await self._open(stream)
-            await destination.send(await asyncio.to_thread(parcel_of, stream, events, self._settings))
+            async with asyncio.timeout(_SEND_SECONDS):
+                destination = await self._open(stream)
+                await destination.send(await asyncio.to_thread(parcel_of, stream, events, self._settings))
         except DeliveryError as error:
             return error.code
+        except TimeoutError:
+            return "timeout"
         except UnreadableSecretError:
             return "secret_unreadable"
         except Exception as error:  # noqa: BLE001  whatever it is, other streams go on and this one is tried again
@@ -81,12 +91,15 @@ class Sender:
 
     async def _open(self, stream: Stream) -> Destination:
         place = (stream.destination, stream.secret)
-        if self._destination is None or self._place != place:
-            await self.close()
-            secret = read_secret(stream, self._settings.secret_key.get_secret_value())
-            self._destination = await self._stack.enter_async_context(open_destination(stream, secret, self._settings))
-            self._place = place
-        return self._destination
+        if self._destination is not None and self._place == place:
+            return self._destination
+        await self.close()
+        secret = read_secret(stream, self._settings.secret_key.get_secret_value())
+        kinds = await asyncio.to_thread(import_module, "worker.destinations.kinds")  # slow, and seldom needed
+        opened: AbstractAsyncContextManager[Destination] = kinds.open_destination(stream, secret, self._settings)
+        destination = await self._stack.enter_async_context(opened)
+        self._destination, self._place = destination, place
+        return destination
 
     async def close(self) -> None:
         """Let go of the connection."""
@@ -118,7 +131,9 @@ async def try_stream(
 
 
 async def send_stream(context: Context, stream_id: UUID, window: Window | None = None) -> int:
-    """Send all that a stream has to send now, unless another worker does; return how many events were confirmed.
+    """Send what a stream has to send now, unless another worker does; return how many events were confirmed.
+
+    After `_TURN` parcels it ends, though there may be more: one with a long past to send keeps no other waiting.
 
     Args:
         context: of the worker.
@@ -129,7 +144,10 @@ async def send_stream(context: Context, stream_id: UUID, window: Window | None =
     sender = Sender(context.settings)
     sent = 0
     try:
-        while (taken := await _take(context, stream_id, window)) is not None:
+        for _ in range(_TURN):
+            taken = await _take(context, stream_id, window)
+            if taken is None:
+                break
             stream, lease, batch = taken
             if batch is None:
                 await _refused(context, stream, lease, "log_behind")
@@ -200,7 +218,7 @@ async def stream_forever(context: Context) -> None:
     try:
         while True:
             for stream_id in [stream_id for stream_id, task in tasks.items() if task.done()]:
-                tasks.pop(stream_id).result()
+                del tasks[stream_id]
             for stream_id in await _due(context):
                 if stream_id not in tasks and len(tasks) < _AT_ONCE:
                     window = windows.setdefault(stream_id, Window())
@@ -226,7 +244,11 @@ async def _due(context: Context) -> list[UUID]:
 async def _send(context: Context, stream_id: UUID, window: Window) -> None:
     try:
         await send_stream(context, stream_id, window)
-    except Exception as error:
-        if not is_unavailable(error):
-            raise
-        _log.warning("A stream was cut short", action="audit.stream_cut", error=type(error).__name__)
+    except Exception as error:  # noqa: BLE001  whatever it is, jobs and other streams go on
+        if is_unavailable(error):
+            _log.warning("A stream was cut short", action="audit.stream_cut", error=type(error).__name__)
+            return
+        _log.error(
+            "A stream is broken", action="audit.stream_broken", stream=str(stream_id), error=type(error).__name__
+        )
+        await asyncio.sleep(_BROKEN_SECONDS)

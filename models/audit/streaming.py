@@ -12,14 +12,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+import asyncpg
 import orjson
 from uuid_utils.compat import uuid7
 
 from models.audit.lines import lines
 from models.audit.record import SYSTEM, Event, record
 from models.audit.seal import XID, read_horizon
-from models.audit.streams import LAST_ID, READ, read_stream
-from models.errors import UsherError
+from models.audit.streams import LAST_ID, READ, find_stream, read_stream
+from models.errors import UsageError, UsherError
 
 if TYPE_CHECKING:
     from models.audit.record import Actor
@@ -46,9 +47,15 @@ _AFTER = f"{XID} >= $1 AND {XID} < $2 AND ({XID}, e.id) > ($1, $3)"
 _OF_TENANT = lines(f"{_AFTER} AND e.tenant_id = $5", _ORDER)
 _OF_INSTALLATION = lines(f"{_AFTER} AND e.tenant_id IS NULL", _ORDER)
 _ONE = lines("e.id = $1 AND e.occurred_at = now()")
+_TESTED = f"""
+SELECT e.occurred_at, ({XID}, e.id) <= ($2::bigint, $3::uuid) AS confirmed FROM audit_event AS e
+ WHERE e.target_type = 'Stream' AND e.target_id = $1 AND e.action = 'audit.stream.test'
+ ORDER BY e.occurred_at DESC LIMIT 1
+"""  # noqa: S608  constants
 _CLAIM = f"""
 UPDATE audit_stream SET lease_token = $2, lease_until = now() + make_interval(secs => {LEASE_SECONDS})
  WHERE id = $1 AND state = 'active' AND cursor_xid = $3 AND cursor_id = $4
+   AND destination = $5 AND format = $6 AND levels = $7 AND secret IS NOT DISTINCT FROM $8
    AND (lease_until IS NULL OR lease_until <= now())
 RETURNING true
 """  # noqa: S608  constants
@@ -100,6 +107,10 @@ class Window:
         """Become narrower after a batch that was full, wider after one that was not."""
         self.width = max(self.width // 2, _NARROWEST_WINDOW) if full else min(self.width * 4, _WIDEST_WINDOW)
 
+    def shrink(self) -> None:
+        """Become much narrower after a look that took too long."""
+        self.width = max(self.width // 16, _NARROWEST_WINDOW)
+
 
 async def due_streams(connection: Connection) -> list[UUID]:
     """Return the streams that are to be looked at now and that nobody sends."""
@@ -117,12 +128,27 @@ async def read_batch(connection: Connection, stream: Stream, window: Window, *, 
 
     Raises:
         LogBehindError: see there.
+        QueryCanceledError: it took too long; the next look is at fewer transactions.
     """
     # First the horizon, then the events: whatever is below it is there by now.
     horizon, _ = await read_horizon(connection)
     if horizon <= stream.cursor_xid:
         raise LogBehindError
     bound = min(horizon, stream.cursor_xid + window.width)
+    try:
+        found, full = await _between(connection, stream, bound, events, size)
+    except asyncpg.QueryCanceledError:
+        window.shrink()
+        raise
+    window.fit(full=full)
+    reached = (int(found[-1]["xid"]), UUID(found[-1]["id"])) if full else (bound - 1, UUID(LAST_ID))
+    return Batch(found, *reached, more=full or bound < horizon)
+
+
+async def _between(
+    connection: Connection, stream: Stream, bound: int, events: int, size: int
+) -> tuple[list[dict[str, Any]], bool]:
+    """Return the events from the cursor to a transaction id, and whether one of the two limits ended them."""
     whose = [stream.tenant_id] if stream.tenant_id else []
     statement = _OF_TENANT if stream.tenant_id else _OF_INSTALLATION
     found: list[dict[str, Any]] = []
@@ -137,10 +163,7 @@ async def read_batch(connection: Connection, stream: Stream, window: Window, *, 
             held += len(row["line"])
             if held >= size:
                 break
-    full = len(found) >= events or held >= size
-    window.fit(full=full)
-    reached = (int(found[-1]["xid"]), UUID(found[-1]["id"])) if full else (bound - 1, UUID(LAST_ID))
-    return Batch(found, *reached, more=full or bound < horizon)
+    return found, len(found) >= events or held >= size
 
 
 async def skip(connection: Connection, stream: Stream, batch: Batch) -> bool:
@@ -162,10 +185,12 @@ async def skip(connection: Connection, stream: Stream, batch: Batch) -> bool:
 async def claim_stream(connection: Connection, stream: Stream) -> UUID | None:
     """Take the right to send what comes after the stream's cursor; return the lease, or None if somebody else has it.
 
+    There is none either if the stream was changed since it was read: what was read for it is not for its new place.
     The lease is good for `LEASE_SECONDS`, which is longer than a destination may take.
     """
     lease: UUID = uuid7()
-    taken = await connection.fetchval(_CLAIM, stream.id, lease, stream.cursor_xid, stream.cursor_id)
+    chosen = (stream.destination, stream.format, stream.levels, stream.secret)
+    taken = await connection.fetchval(_CLAIM, stream.id, lease, stream.cursor_xid, stream.cursor_id, *chosen)
     return lease if taken else None
 
 
@@ -235,22 +260,41 @@ async def fail_batch(connection: Connection, stream: Stream, lease: UUID, code: 
 async def record_test(connection: Connection, stream: Stream, *, actor: Actor) -> dict[str, Any]:
     """Audit that a test is sent to a stream's place; return the event itself, which is what is sent."""
     async with connection.transaction():
-        (event_id,) = await record(
-            connection,
-            [
-                Event(
-                    action="audit.stream.test",
-                    phase="applied",
-                    actor=actor,
-                    correlation_id=uuid7(),
-                    tenant_id=stream.tenant_id,
-                    targets=[{"type": "Stream", "id": str(stream.id), "label": stream.destination}],
-                )
-            ],
-        )
+        (event_id,) = await record(connection, [_test_of(stream, actor)])
         line = await connection.fetchval(_ONE, event_id)
     found: dict[str, Any] = orjson.loads(line)
     return found
+
+
+async def ask_test(connection: Connection, stream_id: UUID, *, actor: Actor) -> None:
+    """Audit that a stream is tested, and have that event sent at once, behind whatever else waits.
+
+    Raises:
+        UsageError: there is no such stream, or it is paused.
+    """
+    async with connection.transaction():
+        stream = await find_stream(connection, stream_id)
+        if stream.state == "paused":
+            raise UsageError("The stream is paused; resume it first.")
+        await connection.execute("UPDATE audit_stream SET next_at = now() WHERE id = $1", stream_id)
+        await record(connection, [_test_of(stream, actor)])
+
+
+async def last_test(connection: Connection, stream: Stream) -> tuple[datetime, bool] | None:
+    """Return when a stream was tested last and whether its place has confirmed that event in its turn."""
+    row = await connection.fetchrow(_TESTED, str(stream.id), stream.cursor_xid, stream.cursor_id)
+    return (row["occurred_at"], row["confirmed"]) if row else None
+
+
+def _test_of(stream: Stream, actor: Actor) -> Event:
+    return Event(
+        action="audit.stream.test",
+        phase="applied",
+        actor=actor,
+        correlation_id=uuid7(),
+        tenant_id=stream.tenant_id,
+        targets=[{"type": "Stream", "id": str(stream.id), "label": stream.destination}],
+    )
 
 
 def retry_delay(failures: int) -> float:

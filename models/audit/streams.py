@@ -5,19 +5,17 @@ Sending is `models.audit.streaming` and the worker's `worker.streamer`.
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
 from uuid_utils.compat import uuid7
 
 from models.audit.canonical import PLATFORM
 from models.audit.record import Event, record
-from models.audit.redact import level
 from models.audit.seal import read_horizon
+from models.audit.stream_levels import check_levels
 from models.audit.stream_place import read_place
-from models.crypt import decrypt, encrypt
+from models.audit.stream_secret import lock, new_secret, read_credentials, unlock
 from models.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,14 +26,12 @@ if TYPE_CHECKING:
     import asyncpg
 
     from models.audit.record import Actor
+    from models.audit.stream_place import Place
     from models.db import Connection
 
 FORMATS: Final = ("jsonl", "ocsf")
-LEVELS: Final = ("hash", "mask", "full")
-"""How much of an attribute may be chosen to leave."""
 LAST_ID: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 """A cursor with it stands behind every event of its transaction."""
-_SECRET_BYTES: Final = 32
 _COLUMNS = """
 s.id, s.tenant_id, tenant.name AS tenant, s.kind, s.destination, s.format, s.levels, s.state, s.cursor_xid,
 s.cursor_id, s.sent, s.failures, s.next_at, s.last_sent_at, s.last_event_at, s.error_code, s.created_by, s.created_at,
@@ -114,57 +110,13 @@ def read_stream(row: asyncpg.Record, lag: float = 0.0) -> Stream:
     return Stream(**values, lag=lag)
 
 
-def _owner(stream_id: UUID) -> str:
-    return f"audit stream {stream_id}"
-
-
 def read_secret(stream: Stream, secret_key: str) -> dict[str, str]:
     """Return what the place is to know us by: `secret` and `authorization`, or `access_key` and `secret_key`.
 
     Raises:
         UnreadableSecretError: it was stored under another `USHER_SECRET_KEY`.
     """
-    if stream.secret is None:
-        return {}
-    found: dict[str, str] = orjson.loads(decrypt(secret_key, _owner(stream.id), stream.secret))
-    return found
-
-
-def new_secret() -> str:
-    """Make the secret under which what is posted is signed."""
-    return secrets.token_urlsafe(_SECRET_BYTES)
-
-
-def _credentials(kind: str, text: str | None) -> dict[str, str]:
-    """Return the parts of what somebody gave as credentials."""
-    if text is not None and (not text.isascii() or not text.isprintable() or len(text) > 4000):
-        raise UsageError("The credentials hold what cannot be sent.")
-    if kind == "s3":
-        access_key, _, secret_key = (text or "").strip().partition(":")
-        if not access_key or not secret_key:
-            raise UsageError("An S3 destination needs --credentials-stdin with ACCESS_KEY_ID:SECRET_ACCESS_KEY.")
-        return {"access_key": access_key, "secret_key": secret_key}
-    if kind == "syslog" and text:
-        raise UsageError("A syslog destination takes no credentials.")
-    return {"authorization": text.strip()} if text and text.strip() else {}
-
-
-def check_levels(levels: Mapping[str, str]) -> dict[str, str]:
-    """Return levels by attribute in small letters.
-
-    Raises:
-        UsageError: no such level, or an attribute that never leaves.
-    """
-    made = {}
-    for path, wanted in levels.items():
-        if wanted not in LEVELS:
-            raise UsageError(f"There is no level {wanted}; there are {', '.join(LEVELS)}.")
-        if not path.isascii() or not path.isalnum():
-            raise UsageError(f"{path!r} is no attribute; write for example displayName=full.")
-        if level(path) == "never":
-            raise UsageError(f"{path} never leaves.")
-        made[path.lower()] = wanted
-    return made
+    return unlock(stream.id, stream.secret, secret_key)
 
 
 def _event(action: str, stream: Stream, actor: Actor, diff: list[dict[str, Any]] | None, **more: Any) -> Event:
@@ -213,7 +165,7 @@ async def add_stream(
     """
     place = read_place(destination)
     _check_format(form)
-    kept = _credentials(place.kind, credentials)
+    kept = read_credentials(place.kind, credentials)
     secret = new_secret() if place.kind == "https" else None
     if secret:
         kept["secret"] = secret
@@ -232,7 +184,7 @@ async def add_stream(
             checked,
             0 if history else horizon - 1,
             LAST_ID,
-            encrypt(secret_key, _owner(stream_id), orjson.dumps(kept).decode()) if kept else None,
+            lock(stream_id, kept, secret_key),
             actor.label or actor.id or actor.type,
         )
         stream = await find_stream(connection, stream_id)
@@ -299,7 +251,8 @@ async def change_stream(
         The stream, and the new secret of its signatures if one was made.
 
     Raises:
-        UsageError: something of it cannot be used, or another kind of destination is named.
+        UsageError: something of it cannot be used, another kind of destination is named, or another host without the
+            credentials for it.
         UnreadableSecretError: the secret that is to be kept was stored under another `USHER_SECRET_KEY`.
     """
     async with connection.transaction():
@@ -310,17 +263,19 @@ async def change_stream(
         _check_format(form or before.format)
         if renew_secret and place.kind != "https":
             raise UsageError("Only what is posted over HTTPS is signed.")
+        if credentials is None and _is_elsewhere(place, before) and "authorization" in read_secret(before, secret_key):
+            raise UsageError("The credentials were given for another host; give those of the new one.")
         secret = new_secret() if renew_secret else None
         stored = before.secret
         if credentials is not None or secret:
             whole = secret is not None and credentials is not None
             kept = {} if whole or place.kind == "s3" else read_secret(before, secret_key)
             if credentials is not None:
-                kept = {**{name: kept[name] for name in ("secret",) if name in kept}}
-                kept |= _credentials(place.kind, credentials)
+                kept = {name: kept[name] for name in ("secret",) if name in kept}
+                kept |= read_credentials(place.kind, credentials)
             if secret:
                 kept["secret"] = secret
-            stored = encrypt(secret_key, _owner(stream_id), orjson.dumps(kept).decode())
+            stored = lock(stream_id, kept, secret_key)
         chosen = before.levels if levels is None else check_levels(levels)
         # Without the lease, what is on its way to the old destination is not taken for sent to the new one.
         await connection.execute(
@@ -342,6 +297,12 @@ async def change_stream(
             diff.append({"op": "replace", "path": "secret", "redacted": True})
         await record(connection, [_event("audit.stream.change", after, actor, diff)])
     return after, secret
+
+
+def _is_elsewhere(place: Place, before: Stream) -> bool:
+    """Tell whether a place is another host or port: who cannot read credentials shall not have them sent there."""
+    old = read_place(before.destination)
+    return (place.host.lower(), place.port) != (old.host.lower(), old.port)
 
 
 async def pause_stream(connection: Connection, stream_id: UUID, *, actor: Actor) -> bool:

@@ -8,6 +8,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import boto3  # type: ignore[import-untyped]  # ships no types
 import pytest
 from uuid_utils.compat import uuid7
@@ -15,7 +16,17 @@ from uuid_utils.compat import uuid7
 from models.audit import streams
 from models.audit.query import search_events
 from models.audit.record import OPERATOR, Actor, Event, record
-from models.audit.streaming import LEASE_SECONDS, Window, claim_stream, confirm_batch, read_active, read_batch
+from models.audit.streaming import (
+    LEASE_SECONDS,
+    Window,
+    ask_test,
+    claim_stream,
+    confirm_batch,
+    due_streams,
+    last_test,
+    read_active,
+    read_batch,
+)
 from models.audit.streams import add_stream, change_stream, find_stream, list_streams, pause_stream, resume_stream
 from models.errors import UsageError
 from tests.support.api import altered
@@ -32,8 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
     from uuid import UUID
-
-    import asyncpg
 
     from models.audit.streams import Stream
     from models.db import Connection
@@ -233,6 +242,11 @@ async def test_s3_gets_objects_whose_names_sort_as_the_events_do(
         await connection.execute("UPDATE audit_stream SET cursor_xid = 0")
         await send_stream(context, stream.id)
         assert stored() == objects
+        # One that was cut elsewhere takes no other's place: nobody knows which of the two arrives last.
+        monkeypatch.setitem(streamer._SIZES, "s3", (3, 1 << 20, 0.0))
+        await connection.execute("UPDATE audit_stream SET cursor_xid = 0")
+        await send_stream(context, stream.id)
+        assert [one for one in objects if one not in stored()] == []
         client.close()
 
 
@@ -313,6 +327,93 @@ async def test_what_a_dead_worker_had_in_hand_is_sent_again_by_another(
     assert [event["id"] for event in collector.events] == await ids_of(connection, tenant_id)
     assert not await confirm_batch(connection, found, lease, batch), "it comes back to life, and moves nothing"
     assert (await find_stream(connection, stream.id)).sent == 8
+
+
+@pytest.mark.parametrize("change", [{"destination": "/new"}, {"form": "ocsf"}, {"levels": {"userName": "hash"}}])
+async def test_what_was_read_before_a_change_is_not_sent_after_it(
+    change: dict[str, Any], context: Context, collector: Collector, connection: Connection
+) -> None:
+    stream, _ = await add(context, None, collector.url)
+    read = await read_active(connection, stream.id)
+    assert read
+    if "destination" in change:
+        change = {"destination": collector.url + change["destination"]}
+    await change_stream(
+        connection,
+        stream.id,
+        **change,
+        secret_key=context.settings.secret_key.get_secret_value(),
+        actor=OPERATOR,
+    )
+    assert await claim_stream(connection, read) is None
+    again_read = await read_active(connection, stream.id)
+    assert again_read
+    assert await claim_stream(connection, again_read)
+
+
+async def test_a_stream_with_much_to_send_lets_others_have_their_turn(
+    context: Context, collector: Collector, connection: Connection, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(streamer._SIZES, "https", (1, 1 << 20, 0.0))
+    monkeypatch.setattr(streamer, "_AT_ONCE", 1)
+    monkeypatch.setattr(streamer, "LOOK_SECONDS", 0.01)
+    await write_events(connection, tenant_id, 3 * streamer._TURN, together=10)
+    await add(context, tenant_id, collector.url + "/long")
+    await add(context, await new_tenant(connection), collector.url + "/short")
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(stream_forever(context))
+        await wait_until(lambda: [one for one in collector.posted if one.path.endswith("/short")], "it has its turn")
+        assert len(collector.posted) <= 2 * streamer._TURN, "long before the other one was at its end"
+        task.cancel()
+
+
+async def test_a_look_that_takes_too_long_is_made_shorter(
+    context: Context, collector: Collector, pool: asyncpg.Pool, connection: Connection, tenant_id: UUID
+) -> None:
+    stream, _ = await add(context, tenant_id, collector.url)
+    window = Window(1 << 20)
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SET LOCAL ROLE NONE")
+        await other.execute("LOCK TABLE audit_event IN ACCESS EXCLUSIVE MODE")  # nobody reads it
+        await connection.execute("SET statement_timeout = '100ms'")
+        with pytest.raises(asyncpg.QueryCanceledError):
+            await read_batch(connection, stream, window, events=500, size=1 << 20)
+        await connection.execute("RESET statement_timeout")
+    assert window.width == 1 << 16
+    assert (await read_batch(connection, stream, window, events=500, size=1 << 20)).events
+
+
+async def test_a_fault_of_one_stream_leaves_the_worker_and_the_others_alone(
+    context: Context, collector: Collector, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, _ = await add(context, None, collector.url + "/broken")
+    await add(context, tenant_id, collector.url + "/whole")
+
+    async def faulty(connection: Connection, stream: Stream, *values: Any, **more: Any) -> Any:
+        if stream.id == broken.id:
+            raise ZeroDivisionError
+        return await read_batch(connection, stream, *values, **more)
+
+    monkeypatch.setattr(streamer, "read_batch", faulty)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(stream_forever(context))
+        await wait_until(lambda: collector.posted, "the other one is sent")
+        await asyncio.sleep(0)
+        assert not task.done()
+        task.cancel()
+    assert {one.path for one in collector.posted} == {"/collect/whole"}
+
+
+async def test_a_place_that_takes_too_long_is_left_before_its_lease_runs_out(
+    context: Context, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert streamer._SEND_SECONDS < LEASE_SECONDS
+    monkeypatch.setattr(streamer, "_SEND_SECONDS", 0.05)
+    stream, _ = await add(context, None, collector.url)
+    collector.held = asyncio.Event()
+    await send_stream(context, stream.id)
+    async with context.pool.acquire() as connection:
+        assert (await find_stream(connection, stream.id)).error_code == "timeout"
 
 
 async def test_nothing_is_read_above_the_safe_horizon(
@@ -465,6 +566,57 @@ async def test_the_store_and_the_audit_log_have_no_secret_in_plain(
     await send_stream(context, stream.id)
     assert collector.posted[-1].headers["Authorization"] == "Bearer planted-anew"
     assert collector.posted[-1].is_signed_with(renewed)
+
+
+async def test_credentials_are_not_sent_to_a_host_that_they_were_not_given_for(
+    context: Context, collector: Collector, connection: Connection
+) -> None:
+    stream, _ = await add(context, None, collector.url, credentials="Bearer planted-credential")
+    key = context.settings.secret_key.get_secret_value()
+    for renew in (False, True):
+        with pytest.raises(UsageError, match="another host"):
+            await change_stream(
+                connection,
+                stream.id,
+                destination="https://elsewhere.example.com/collect",
+                renew_secret=renew,
+                secret_key=key,
+                actor=OPERATOR,
+            )
+    same = collector.url + "/other-path"
+    after, _ = await change_stream(connection, stream.id, destination=same, secret_key=key, actor=OPERATOR)
+    assert after.destination == same
+    moved, _ = await change_stream(
+        connection,
+        stream.id,
+        destination="https://elsewhere.example.com/collect",
+        credentials="Bearer another",
+        secret_key=key,
+        actor=OPERATOR,
+    )
+    assert moved.destination == "https://elsewhere.example.com/collect"
+
+
+async def test_a_test_goes_out_in_its_turn_and_at_once(
+    context: Context, collector: Collector, connection: Connection, tenant_id: UUID
+) -> None:
+    stream, _ = await add(context, tenant_id, collector.url)
+    collector.answers.append(500)
+    await send_stream(context, stream.id)
+    assert await due_streams(connection) == []
+    assert await last_test(connection, await find_stream(connection, stream.id)) is None
+    await ask_test(connection, stream.id, actor=OPERATOR)
+    assert await due_streams(connection) == [stream.id]
+    asked = await last_test(connection, await find_stream(connection, stream.id))
+    assert asked
+    assert not asked[1]
+    await send_stream(context, stream.id)
+    assert "audit.stream.test" in {event["action"] for event in collector.events}
+    done = await last_test(connection, await find_stream(connection, stream.id))
+    assert done == (asked[0], True)
+    await pause_stream(connection, stream.id, actor=OPERATOR)
+    with pytest.raises(UsageError, match="paused"):
+        await ask_test(connection, stream.id, actor=OPERATOR)
 
 
 @pytest.mark.parametrize(

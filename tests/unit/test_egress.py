@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import time
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.audit.stream_levels import check_levels, read_levels, split_levels, write_levels
 from models.audit.stream_place import Place, read_place
+from models.audit.stream_trouble import in_words
 from models.audit.streaming import LONGEST_DELAY_SECONDS, retry_delay
-from models.audit.streams import check_levels
 from models.crypt import UnreadableSecretError, decrypt, encrypt
 from models.egress import Gate, RefusedAddressError
 from models.errors import UsageError
+from worker.destinations.https import signature
 from worker.destinations.s3 import object_name
 from worker.destinations.syslog import message
 
@@ -52,6 +57,8 @@ def test_what_is_public_is_admitted(address: str) -> None:
 def test_a_network_that_is_named_is_admitted_and_no_other() -> None:
     gate = Gate([ip_network("10.20.0.0/16"), ip_network("fd00:1::/32")])
     assert [gate.admits(one) for one in ("10.20.3.4", "::ffff:10.20.3.4", "fd00:1::9")] == [True] * 3
+    mapped = Gate([ip_network("::ffff:10.20.0.0/112")])
+    assert [mapped.admits(one) for one in ("10.20.3.4", "::ffff:10.20.3.4", "10.21.0.1")] == [True, True, False]
     assert [gate.admits(one) for one in ("10.21.0.1", "127.0.0.1", "fd00:2::9")] == [False] * 3
 
 
@@ -140,6 +147,41 @@ def test_levels_that_cannot_be(levels: dict[str, str]) -> None:
         check_levels(levels)
 
 
+def test_levels_are_written_as_they_are_read() -> None:
+    read = read_levels(split_levels("name=hash,  displayName=full\n"))
+    assert read == {"displayname": "full", "name": "hash"}
+    assert write_levels(read) == "displayname=full, name=hash"
+    assert read_levels(split_levels(write_levels(read))) == read
+    assert read_levels([]) == {}
+    with pytest.raises(UsageError, match="no level"):
+        read_levels(["name"])
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (None, ""),
+        ("timeout", "It did not answer in time."),
+        ("http_403", "The credentials were refused (HTTP 403 Forbidden)."),
+        ("http_302", "It sends elsewhere, which is not followed (HTTP 302 Found)."),
+        ("http_599", "It did not accept (HTTP 599)."),
+        ("http", "The answer was no answer of HTTP."),
+        ("new_code", "new_code"),
+    ],
+)
+def test_trouble_is_told_in_words(code: str | None, words: str) -> None:
+    assert in_words(code) == words
+
+
+def test_every_code_that_a_destination_gives_has_words() -> None:
+    root = Path(__file__).parents[2] / "worker"
+    text = "".join(file.read_text() for file in [*(root / "destinations").glob("*.py"), root / "streamer.py"])
+    given = set(re.findall(r'(?:DeliveryError\(|return |lease, )"([a-z_]+)"', text))
+    given |= set(re.findall(r'\w+(?:Error|gaierror), "([a-z_]+)"\)', text))
+    assert len(given) > 10
+    assert {code for code in given if in_words(code) == code} == set()
+
+
 def test_the_parts_of_what_is_sent() -> None:
     event = {
         "id": "01980000-0000-7000-8000-000000000001",
@@ -148,9 +190,30 @@ def test_the_parts_of_what_is_sent() -> None:
         "severity": 3,
         "action": "scim.user.create",
     }
-    assert object_name("a/b", "S", event) == (
-        "a/b/S/2026/06/01/00000000000000000077-20260601T120000Z-01980000-0000-7000-8000-000000000001.jsonl.gz"
+    assert object_name("a/b", "S", [event, event]) == (
+        "a/b/S/2026/06/01/00000000000000000077-20260601T120000Z-01980000-0000-7000-8000-000000000001-2.jsonl.gz"
     )
-    assert object_name("", "S", event).startswith("S/2026/")
+    assert object_name("", "S", [event]).startswith("S/2026/")
     wanted = '<108>1 2026-06-01T12:00:00.123456Z usher.example.com usher - scim.user.create - {"a":"\u010d"}'.encode()
     assert message(event, {"a": "\u010d"}, "usher.example.com") == f"{len(wanted)} ".encode() + wanted
+
+
+def test_the_receiver_in_the_documents_takes_what_is_signed_and_nothing_else() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    found: dict[str, Any] = {}
+    exec(script, found)  # noqa: S102  the documents' own
+    is_genuine = found["is_genuine"]
+    body, now = '{"id":"ä"}\n'.encode(), 1_780_000_000
+    header = signature("secret", now, body)
+    assert is_genuine("secret", header, body, now + 299)
+    assert is_genuine("secret", signature("secret", int(time.time()), body), body)
+    wrong = (
+        ("another", header, body, now),
+        ("secret", header, body + b" ", now),
+        ("secret", header, body, now + 301),
+        ("secret", header.replace(f"t={now}", f"t={now + 1}"), body, now),
+        ("secret", header[:-1], body, now),
+        *(("secret", text, body, now) for text in ("", "t=,v1=", f"t={now}", "v1=ä,t=x", "nonsense")),
+    )
+    assert [is_genuine(*one) for one in wrong] == [False] * len(wrong)

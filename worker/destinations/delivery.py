@@ -1,4 +1,4 @@
-"""What all destinations share: what they are given, what they may fail with, and how they connect."""
+"""What all destinations share: what they are made of, and how they connect."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import ssl
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 from yarl import URL
 
-from models.audit.stream_lines import as_lines
 from models.egress import Gate, RefusedAddressError
-from models.errors import UsherError
+from worker.destinations.parcel import DeliveryError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -26,40 +25,6 @@ CONNECT_SECONDS: Final = 5.0
 TOTAL_SECONDS: Final = 10.0
 """That one parcel may take, with everything that belongs to it."""
 _MOST_ANSWERED: Final = 64 * 1024  # bytes that are read of an answer, so that its connection can be used again
-
-
-class DeliveryError(UsherError):
-    """A parcel was not confirmed."""
-
-    def __init__(self, code: str) -> None:
-        """Take a bounded code, without anything that the place said."""
-        super().__init__(f"It was not confirmed: {code}.")
-        self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """Events that are sent together."""
-
-    whole: list[dict[str, Any]]
-    """As they are kept: for headers and names, not to be sent."""
-    left: list[dict[str, Any]]
-    """As they may leave."""
-
-    def body(self) -> bytes:
-        """Return them as NDJSON."""
-        return as_lines(self.left)
-
-
-class Destination(Protocol):
-    """Sends parcels to one place."""
-
-    async def send(self, parcel: Parcel) -> None:
-        """Send a parcel and return once the place has confirmed it.
-
-        Raises:
-            DeliveryError: it did not, in time.
-        """
 
 
 @dataclass(frozen=True)
@@ -98,7 +63,11 @@ class Means:
         connector = aiohttp.TCPConnector(ssl=self.trust, socket_factory=self.gate.socket, limit=1)
         timeout = aiohttp.ClientTimeout(total=TOTAL_SECONDS, sock_connect=CONNECT_SECONDS)
         async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+            connector=connector,
+            timeout=timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,  # a few bytes of an answer may be made to unpack to very many
         ) as session:
             yield session
 
@@ -124,6 +93,7 @@ class Means:
     @contextmanager
     def telling(self) -> Iterator[None]:
         """Turn what goes wrong on the way into a DeliveryError."""
+        self.gate.refused = False
         try:
             yield
         except DeliveryError:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from worker.destinations.delivery import Means, Parcel
+    from worker.destinations.delivery import Means
+    from worker.destinations.parcel import Parcel
 
 
 def signature(secret: str, moment: int, body: bytes) -> str:

@@ -1,7 +1,8 @@
 """S3-compatible storage: each parcel an object of gzip lines, named so that names sort as the events do.
 
-An object's name follows from its first event. A parcel that is sent again, because nobody knew whether it arrived,
-takes the place of the object that it would otherwise repeat.
+An object's name follows from its first event and their number, and so from its events: none can come between. A parcel
+that is sent again, because nobody knew whether it arrived, takes the place of the object that it would otherwise
+repeat; one that was cut elsewhere has another name, so that it does not matter which of the two arrives last.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]  # as
 from botocore.credentials import Credentials  # type: ignore[import-untyped]  # as above
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     import aiohttp
 
-    from worker.destinations.delivery import Means, Parcel
+    from worker.destinations.delivery import Means
+    from worker.destinations.parcel import Parcel
 
 
-def object_name(prefix: str, stream_id: str, event: dict[str, Any]) -> str:
-    """Return the name of the object that begins with an event: folder of its day, transaction, moment and id."""
-    at = datetime.fromisoformat(event["occurred_at"])
-    name = f"{int(event['xid']):020d}-{at:%Y%m%dT%H%M%SZ}-{event['id']}.jsonl.gz"
+def object_name(prefix: str, stream_id: str, events: Sequence[dict[str, Any]]) -> str:
+    """Return the name of an object: folder of its first event's day, its transaction, moment and id, and the count."""
+    first = events[0]
+    at = datetime.fromisoformat(first["occurred_at"])
+    name = f"{int(first['xid']):020d}-{at:%Y%m%dT%H%M%SZ}-{first['id']}-{len(events)}.jsonl.gz"
     return "/".join(filter(None, (prefix, stream_id, f"{at:%Y/%m/%d}", name)))
 
 
@@ -57,7 +60,7 @@ class S3Destination:
         """
         body = await asyncio.to_thread(_packed, parcel)
         place, secret = self._means.place, self._means.secret
-        name = object_name(place.prefix, self._means.stream_id, parcel.whole[0])
+        name = object_name(place.prefix, self._means.stream_id, parcel.whole)
         url = f"{place.endpoint}/{quote(place.bucket)}/{quote(name)}"
         headers = {
             "Content-Type": "application/gzip",

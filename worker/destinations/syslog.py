@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from models.egress import RefusedAddressError
-from worker.destinations.delivery import CONNECT_SECONDS, TOTAL_SECONDS, DeliveryError, Parcel
+from worker.destinations.delivery import CONNECT_SECONDS, TOTAL_SECONDS
+from worker.destinations.parcel import DeliveryError, Parcel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

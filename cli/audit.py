@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli.audit_proof import mount
+from cli.audit_stream import app as stream_app
 from cli.show import Json, cell, duration, print_json, print_table
 from cli.store import with_store
 from models import tenants
@@ -265,3 +266,4 @@ def _value(change: dict[str, Any], side: str) -> str | None:
 
 
 mount(app)
+app.add_typer(stream_app, name="stream")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from api.admin import audit, audit_export, operators, tokens
+from api.admin import audit, audit_export, operators, streams, tokens
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from aiohttp import web
 
-_PAGES: tuple[ModuleType, ...] = (audit_export, audit, operators, tokens)
+_PAGES: tuple[ModuleType, ...] = (audit_export, audit, operators, streams, tokens)
 
 
 def routes() -> list[web.AbstractRouteDef]:

@@ -63,6 +63,17 @@ async def fill(world: World, chromium: Browser) -> Caller:
         await admin.audit("action:scim.user.*")
         await admin.fill("Save this search as", "Users")
         await admin.press("Save view")
+        await admin.open("/admin/audit/streams")
+        await admin.fill("Destination", "https://127.0.0.1:9/collect")
+        await admin.page.get_by_label("Send also what is in the log already").check()
+        await admin.press("Add")
+        await admin.open("/admin/audit/streams")
+        await admin.fill("Destination", "s3+https://s3.example.com/audit/usher?region=eu-west-1")
+        await admin.fill("Credentials", "key:planted")
+        await admin.page.get_by_label("Events of").select_option("acme")
+        await admin.press("Add")
+        await admin.press("Pause")
+        await wait_until(lambda: troubled(world), "a stream is refused its destination")
         await admin.search("state:dead")
         await admin.follow("Retry all that match")
         await admin.press("Retry")
@@ -72,6 +83,10 @@ async def fill(world: World, chromium: Browser) -> Caller:
 
 async def settled(world: World) -> bool:
     return await world.count("SELECT count(*) FROM job WHERE state NOT IN ('done', 'cancelled')") == 0
+
+
+async def troubled(world: World) -> bool:
+    return await world.count("SELECT count(*) FROM audit_stream WHERE failures > 0") > 0
 
 
 async def captured(world: World, acme: Caller, identifier: str) -> bool:
@@ -103,6 +118,8 @@ async def addresses(world: World, acme: Caller) -> dict[str, tuple[str, int]]:
             " WHERE action = 'invitation.email.send' AND phase = 'applied' LIMIT 1"
         )
         operator = await one("SELECT name FROM operator LIMIT 1")
+        stream = await one("SELECT id FROM audit_stream WHERE failures > 0 LIMIT 1")
+        paused = await one("SELECT id FROM audit_stream WHERE state = 'paused' LIMIT 1")
     pages = {
         "overview": "/ops",
         "jobs": "/ops/jobs",
@@ -132,6 +149,9 @@ async def addresses(world: World, acme: Caller) -> dict[str, tuple[str, int]]:
         "audit-event": f"/admin/audit/events/{update}",
         "audit-timeline": f"/admin/audit/timeline/{correlation}",
         "audit-export": "/admin/audit/export?q=action:scim.*",
+        "streams": "/admin/audit/streams",
+        "stream": f"/admin/audit/streams/{stream}",
+        "stream-paused": f"/admin/audit/streams/{paused}",
         "tokens": "/admin/tokens",
         "token": f"/admin/tokens/{acme.tenant.token_id}",
         "operators": "/admin/operators",
@@ -149,6 +169,11 @@ async def addresses(world: World, acme: Caller) -> dict[str, tuple[str, int]]:
 async def complaints(visitor: Visitor, path: str, status: int) -> list[str]:
     """Open a page and return everything that is wrong with it."""
     await visitor.open(path, status)
+    return [f"{path}: {one}" for one in await seen(visitor)]
+
+
+async def seen(visitor: Visitor) -> list[str]:
+    """Return everything that is wrong with the page at hand."""
     wrong = [f"spills over {width}" for width in await visitor.spilled()]
     if found := RAW.search(re.sub(r"\s+", " ", await visitor.prose())):
         wrong.append(f"raw value {found[0]!r}")
@@ -161,7 +186,7 @@ async def complaints(visitor: Visitor, path: str, status: int) -> list[str]:
     for scheme in ("light", "dark"):
         await visitor.page.emulate_media(color_scheme=scheme)
         wrong += [f"{scheme}: {violation}" for violation in await visitor.page.evaluate(JUDGE, scheme)]
-    return [f"{path}: {one}" for one in wrong]
+    return wrong
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -177,6 +202,12 @@ async def test_every_page_for_those_who_are_signed_in(
     for name, (path, status) in (await addresses(world, acme)).items():
         wrong += await complaints(visitor, path, status)
         await visitor.paint(screenshots, name)
+    await visitor.open("/admin/audit/streams")
+    await visitor.follow("https://127.0.0.1:9/collect")
+    await visitor.press("Make a new secret")
+    assert await visitor.heading() == "Secret of the signatures"
+    wrong += await seen(visitor)
+    await visitor.paint(screenshots, "stream-secret")
     assert wrong == [], "\n".join(wrong)
 
 

@@ -114,7 +114,7 @@ async def patch_user(call: Call) -> web.Response:
 
 async def put_user(call: Call) -> web.Response:
     """PUT /Users/{id} (RFC 7644 §3.5.1): replaces a user, never creates one."""
-    user = read_user(await read_object(call.request, call.front.settings), call.schemas.user)
+    user = read_user(await read_object(call.request, call.front.settings), call.schemas.user, new=False)
     return await _change(call, lambda doc: apply_put(doc, user, call.schemas.user))
 
 

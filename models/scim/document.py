@@ -36,7 +36,7 @@ class UserDocument:
 
     doc: dict[str, Any]
     """As stored and returned: canonical names, values as sent, exact ``schemas``; neither ``id``, ``meta``,
-    ``password`` and readOnly attributes nor anything unassigned. Only a PATCH can take ``active`` out of it."""
+    ``password`` and readOnly attributes nor anything unassigned. Of a stored one only a PATCH takes ``active`` out."""
     user_name: str
     user_name_key: str
     """`compare_key` of the userName: unique in a tenant."""
@@ -76,12 +76,13 @@ class GroupDocument:
     """Paths of attributes that were left out because no schema has them or they are read-only."""
 
 
-def read_user(raw: Any, schema: ResourceSchema = USER) -> UserDocument:
+def read_user(raw: Any, schema: ResourceSchema = USER, *, new: bool = True) -> UserDocument:
     """Read a User in any form that Entra sends.
 
     Args:
         raw: A parsed JSON value, as `models.scim.json.parse` gives it.
         schema: The User schema of the tenant.
+        new: Whether it is a user to be, who is ``active`` unless it says otherwise.
 
     Raises:
         InvalidSyntaxError: It is not an object.
@@ -91,7 +92,8 @@ def read_user(raw: Any, schema: ResourceSchema = USER) -> UserDocument:
     doc, ignored = _read_resource(raw, schema)
     if not doc["userName"].strip():
         raise InvalidValueError("userName must not be blank.")
-    doc.setdefault("active", True)
+    if new:
+        doc.setdefault("active", True)
     return known_user(doc, ignored)
 
 

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 def apply_put(doc: dict[str, Any], new: UserDocument, schema: ResourceSchema) -> Patched:
     """Return what becomes of ``doc`` when ``new`` replaces it; neither is changed.
 
-    What the new document leaves out is unassigned, or its default again (``active``). An immutable attribute that has
-    a value keeps it.
+    What the new document leaves out is unassigned. Two things stay as they are: an immutable attribute that has a
+    value, and ``active``, so that a client that does not speak of it lets nobody in again who was shut out.
 
     Raises:
         MutabilityError: an immutable attribute has another value.
     """
     after = dict(new.doc)
+    after.setdefault("active", doc.get("active", True))
     _keep_immutable(doc, after, schema.attributes, "")
     for extension in schema.extensions.values():
         old = doc.get(extension.urn)

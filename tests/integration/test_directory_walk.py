@@ -125,7 +125,8 @@ class Directory(RuleBasedStateMachine):
     @rule(user_id=users, name=NAMES, title=st.sampled_from([None, "Buyer"]), email=st.booleans())
     def replace(self, user_id: str, name: str, title: str | None, email: bool) -> None:
         sent = document(name, title=title, emails=[work_email("c@x.example")] if email else None)
-        values = {"userName": name, "title": title, "active": True, DEPARTMENT: None}
+        active = self.model[user_id].get("active")
+        values = {"userName": name, "title": title, "active": active is not False, DEPARTMENT: None}
         values[WORK] = "c@x.example" if email else None
         self.expect(user_id, values, self.run(put(self.caller, user_id, sent)))
 

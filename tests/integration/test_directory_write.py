@@ -93,6 +93,17 @@ async def test_put_replaces(caller: Caller) -> None:
     await caller.create(document(ANA))  # the name was given back
 
 
+@pytest.mark.parametrize("said", [{}, {"active": None}])
+async def test_put_that_does_not_say_active_lets_nobody_in_again(caller: Caller, said: dict[str, None]) -> None:
+    user = await caller.create(document(ANA, active=False))
+    answer = await put(caller, user["id"], {**document(ANA, title="Buyer"), **said})
+    assert (answer.status, answer.json["active"], answer.json["title"]) == (200, False, "Buyer")
+    back = await put(caller, user["id"], document(ANA, active=True))
+    assert (back.json["active"], "title" in back.json) == (True, False)
+    again = await put(caller, user["id"], {**document(ANA), **said})
+    assert again.json == back.json, "nothing to change"
+
+
 async def test_put_checks_before_it_takes_anything_away(caller: Caller) -> None:
     user = await caller.create(document(ANA, title="Buyer"))
     await caller.create(document("boris@contoso.example"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from tests.acceptance.test_cli import USHER, Said
+from tests.acceptance.test_cli import USHER, Said, Usher
 from tests.support.api import fresh_settings, make_tenant, store
 from tests.support.audit import write_events
 from tests.support.processes import Process, environment
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SECONDS = 60.0
+STREAM = ("audit", "stream")
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +48,17 @@ async def collector(authority: Authority) -> AsyncIterator[Collector]:
         yield served
 
 
-async def usher(settings: Settings, *arguments: str, given: str = "") -> Said:
-    """Run `usher audit stream` with a line on its standard input."""
+@pytest.fixture
+def usher(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Usher:
+    for name, value in {**environment(settings), "COLUMNS": "300"}.items():
+        monkeypatch.setenv(name, value)
+    return Usher()
+
+
+async def script(*arguments: str, given: str = "") -> Said:
+    """Run the installed script with a line on its standard input, in the environment of `usher`."""
     process = await asyncio.create_subprocess_exec(
         *(str(USHER), "audit", "stream", *arguments),
-        env={**environment(settings), "COLUMNS": "300"},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -61,32 +68,32 @@ async def usher(settings: Settings, *arguments: str, given: str = "") -> Said:
     return Said(process.returncode or 0, out.decode(), err.decode())
 
 
-async def listed(settings: Settings) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = (await usher(settings, "ls", "--json")).json
+async def listed(usher: Usher) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await usher(*STREAM, "ls", "--json")).json
     return found
 
 
 async def test_a_stream_is_added_sends_is_changed_paused_and_removed(
-    settings: Settings, collector: Collector, tmp_path: Path
+    settings: Settings, usher: Usher, collector: Collector, tmp_path: Path
 ) -> None:
     tenant = await make_tenant(settings)
-    assert "No streams." in (await usher(settings, "ls")).out
-    added = await usher(
-        *(settings, "add", collector.url, "--tenant", tenant.name, "--level", "userName=full", "--credentials-stdin"),
+    assert "No streams." in (await usher(*STREAM, "ls")).out
+    added = await script(
+        *("add", collector.url, "--tenant", tenant.name, "--level", "userName=full", "--credentials-stdin"),
         given="Bearer planted-credential\n",
     )
     stream_id = added.out.strip()
     secret = added.err.rpartition(" ")[2].strip()
     assert (added.status, len(secret)) == (0, 43), added
 
-    tested = await usher(settings, "test", stream_id)
+    tested = await script("test", stream_id)
     assert (tested.status, "was confirmed" in tested.out) == (0, True), tested
     (posted,) = collector.posted
     assert posted.is_signed_with(secret)
     assert posted.headers["Authorization"] == "Bearer planted-credential"
     assert [event["action"] for event in posted.events] == ["audit.stream.test"]
     collector.answers.append(403)
-    failed = await usher(settings, "test", stream_id)
+    failed = await usher(*STREAM, "test", stream_id)
     assert (failed.status, "The credentials were refused (HTTP 403 Forbidden)." in failed.out) == (1, True), failed
 
     worker = Process(settings, ["worker"], tmp_path / "worker.log")
@@ -99,29 +106,29 @@ async def test_a_stream_is_added_sends_is_changed_paused_and_removed(
         assert label == f"u{user}@example.com", "in full, as was asked for"
 
         async def told() -> bool:
-            (stream,) = await listed(settings)
+            (stream,) = await listed(usher)
             return bool(stream["sent"] >= 4 and stream["lag"] == 0)
 
         await wait_until(told, "the list shows that all is sent", 30)
-        assert "It was not paused" in (await usher(settings, "resume", stream_id)).out
-        assert (await usher(settings, "pause", stream_id)).lines == ["Paused."]
-        assert (await usher(settings, "pause", stream_id)).lines == ["It was paused already."]
-        changed = await usher(settings, "change", stream_id, "--format", "ocsf", "--new-secret")
+        assert "It was not paused" in (await usher(*STREAM, "resume", stream_id)).out
+        assert (await usher(*STREAM, "pause", stream_id)).lines == ["Paused."]
+        assert (await usher(*STREAM, "pause", stream_id)).lines == ["It was paused already."]
+        changed = await usher(*STREAM, "change", stream_id, "--format", "ocsf", "--new-secret")
         renewed = changed.err.rpartition(" ")[2].strip()
         assert (changed.status, renewed != secret) == (0, True), changed
-        (stream,) = await listed(settings)
+        (stream,) = await listed(usher)
         assert (stream["condition"], stream["format"]) == ("paused", "ocsf")
         before = len(collector.posted)
-        assert (await usher(settings, "resume", stream_id)).lines == ["It goes on."]
+        assert (await usher(*STREAM, "resume", stream_id)).lines == ["It goes on."]
         await wait_until(lambda: len(collector.posted) > before, "it goes on", 30)
         assert collector.posted[-1].is_signed_with(renewed)
         assert collector.posted[-1].events[0]["class_uid"]
     finally:
         said = worker.said
         assert await worker.stop() == 0
-    table = (await usher(settings, "ls")).out
-    assert (await usher(settings, "rm", stream_id)).lines == ["Removed."]
-    assert await listed(settings) == []
+    table = (await usher(*STREAM, "ls")).out
+    assert (await usher(*STREAM, "rm", stream_id)).lines == ["Removed."]
+    assert await listed(usher) == []
     for text in (table, said, json.dumps(stream), worker.said):
         for planted in ("planted-credential", secret, renewed):
             assert planted not in text
@@ -139,14 +146,12 @@ async def test_a_stream_is_added_sends_is_changed_paused_and_removed(
         (("add", "s3+https://s3.example.com/logs"), "ACCESS_KEY_ID"),
         (("change", "01900000-0000-7000-8000-000000000000"), "Nothing to change"),
         (("pause", "01900000-0000-7000-8000-000000000000"), "There is no stream"),
-        (("rm", "nonsense"), "nonsense"),
+        (("rm", "nonsense"), "valid UUID"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-async def test_what_cannot_be_is_refused_with_a_sentence(
-    arguments: tuple[str, ...], words: str, settings: Settings
-) -> None:
-    refused = await usher(settings, *arguments)
+async def test_what_cannot_be_is_refused_with_a_sentence(arguments: tuple[str, ...], words: str, usher: Usher) -> None:
+    refused = await usher(*STREAM, *arguments)
     assert words in refused.refusal(1)
     assert "planted" not in refused.err
-    assert await listed(settings) == []
+    assert await listed(usher) == []

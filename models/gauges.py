@@ -17,6 +17,7 @@ from models import metrics
 from models.audit.streams import read_lags
 from models.db import open_pool
 from models.jobs import KINDS, QUEUES
+from models.ledger_sql import PAIRS
 from models.processes import SILENT_SECONDS
 
 if TYPE_CHECKING:
@@ -74,23 +75,17 @@ SELECT 'expiring', days::text, NULL, (
   FROM unnest($2::int[]) AS days
 """
 
-# Two index probes a tenant that waits.
-_TENANTS = """
-WITH RECURSIVE waiting (queue, tenant_id) AS (
-    (SELECT queue, tenant_id FROM job WHERE state IN ('staged', 'retry') ORDER BY queue, tenant_id LIMIT 1)
-    UNION ALL
-    SELECT following.* FROM waiting CROSS JOIN LATERAL (
-        SELECT queue, tenant_id FROM job
-         WHERE state IN ('staged', 'retry') AND (queue, tenant_id) > (waiting.queue, waiting.tenant_id)
-         ORDER BY queue, tenant_id LIMIT 1) AS following
-)
-SELECT waiting.queue, tenant.name AS tenant, extract(epoch FROM now() - oldest.run_at)::float AS age
-  FROM waiting JOIN tenant ON tenant.id = tenant_id
+# Two index probes for each tenant and kind that waits.
+_TENANTS = f"""
+WITH {PAIRS.strip()}
+SELECT tenant.name AS tenant, extract(epoch FROM now() - min(oldest.run_at))::float AS age
+  FROM pair JOIN tenant ON tenant.id = tenant_id
  CROSS JOIN LATERAL (SELECT run_at FROM job
-                      WHERE queue = waiting.queue AND tenant_id = waiting.tenant_id AND state IN ('staged', 'retry')
+                      WHERE queue = $1 AND tenant_id = pair.tenant_id AND kind = pair.kind
+                        AND state IN ('staged', 'retry')
                       ORDER BY run_at LIMIT 1) AS oldest
- WHERE oldest.run_at <= now() ORDER BY age DESC LIMIT $1
-"""
+ WHERE oldest.run_at <= now() GROUP BY tenant.name ORDER BY age DESC LIMIT $2
+"""  # noqa: S608  constants only
 
 # The seals reach up to a transaction; the index over transactions finds what came after it. Where there never was a
 # key, nothing is meant to be sealed.
@@ -152,8 +147,14 @@ class Gauges:
         if not self._settings.metrics_tenants:
             return {}
         await connection.execute("SET LOCAL enable_indexscan = on")
-        rows = await connection.fetch(_TENANTS, self._settings.metrics_tenants)
-        return {(metrics.TENANT_OLDEST.name, (row["queue"], row["tenant"])): [row["age"]] for row in rows}
+        most = self._settings.metrics_tenants
+        found = [
+            (row["age"], queue, row["tenant"])
+            for queue in QUEUES
+            for row in await connection.fetch(_TENANTS, queue, most)
+        ]
+        oldest = sorted(found, reverse=True)[:most]
+        return {(metrics.TENANT_OLDEST.name, (queue, tenant)): [age] for age, queue, tenant in oldest}
 
     async def _redis(self) -> dict[Key, list[float]]:
         try:

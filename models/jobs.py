@@ -71,11 +71,6 @@ _KINDS = (
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _KINDS}
 
 
-def kinds_of(queue: str) -> list[str]:
-    """Return the kinds of job that queue there."""
-    return [kind.name for kind in _KINDS if kind.queue == queue]
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
     """A claimed job, as its handler sees it."""
@@ -157,7 +152,7 @@ async def claim(connection: Connection, queue: str, *, lease_token: UUID, lease_
         lease_seconds: how long the claim holds without `extend_lease`.
         limit: most jobs, 1 or more.
     """
-    rows = await connection.fetch(CLAIM, queue, limit, lease_token, lease_seconds, kinds_of(queue))
+    rows = await connection.fetch(CLAIM, queue, limit, lease_token, lease_seconds)
     return Claim((read_job(row) for row in rows if row["id"] is not None), more=rows[0]["more"])
 
 
@@ -303,5 +298,5 @@ async def due(connection: Connection, queue: str, *, older_than_seconds: float, 
 
     Of a tenant no more than twice its equal share, so they need not be the oldest of all.
     """
-    rows = await connection.fetch(OVERDUE, queue, older_than_seconds, limit, kinds_of(queue))
+    rows = await connection.fetch(OVERDUE, queue, older_than_seconds, limit)
     return [row["id"] for row in rows]

@@ -5,62 +5,49 @@ from __future__ import annotations
 LOST = "lease_expired"
 """Error code of a job whose worker gave no sign of life any more."""
 
-_DUE = "state IN ('staged', 'retry') AND run_at <= now()"
+_WAITING = "state IN ('staged', 'retry')"
+_DUE = f"{_WAITING} AND run_at <= now()"
 
-# Nobody takes what is paused. Where nothing is, that costs one look into an empty table a statement.
-_PAUSED = """
+# Which kinds of job wait for which tenants: a jump through the index `job_due` for each, however many wait.
+PAIRS = f"""
+RECURSIVE pair (tenant_id, kind) AS (
+    (SELECT tenant_id, kind FROM job WHERE queue = $1 AND {_WAITING} ORDER BY tenant_id, kind LIMIT 1)
+    UNION ALL
+    SELECT following.* FROM pair CROSS JOIN LATERAL (
+        SELECT tenant_id, kind FROM job
+         WHERE queue = $1 AND {_WAITING} AND (tenant_id, kind) > (pair.tenant_id, pair.kind)
+         ORDER BY tenant_id, kind LIMIT 1) AS following
+)
+"""  # noqa: S608  constants only
+
+# Nobody takes what is paused, so nobody looks at it: a pause covers a pair or it does not.
+_FREE = f"""
+WITH {PAIRS.strip()},
 paused AS MATERIALIZED (
     SELECT kind, tenant_id FROM job_pause WHERE expires_at IS NULL OR expires_at > now()
 ),
-pausing AS MATERIALIZED (SELECT EXISTS (SELECT FROM paused) AS there_are)
-"""
-_FREE = """(NOT (SELECT there_are FROM pausing) OR NOT EXISTS (
-    SELECT FROM paused
-     WHERE (paused.kind IS NULL OR paused.kind = job.kind)
-       AND (paused.tenant_id IS NULL OR paused.tenant_id = job.tenant_id)))"""
-
-
-def _tenants(kinds: str) -> str:
-    """Return the tenants that have something due: two index probes for each that has something waiting.
-
-    A tenant whose every kind is paused is left out at once, however much waits there.
-
-    Args:
-        kinds: placeholder of the kinds of the queue.
-    """
-    return f"""
-WITH RECURSIVE {_PAUSED.strip()},
-tenant_waiting (tenant_id) AS (
-    (SELECT tenant_id FROM job WHERE queue = $1 AND state IN ('staged', 'retry') ORDER BY tenant_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT tenant_id FROM job
-             WHERE queue = $1 AND state IN ('staged', 'retry') AND tenant_id > tenant_waiting.tenant_id
-             ORDER BY tenant_id LIMIT 1)
-      FROM tenant_waiting WHERE tenant_waiting.tenant_id IS NOT NULL
+free AS MATERIALIZED (
+    SELECT tenant_id, kind FROM pair
+     WHERE NOT EXISTS (SELECT FROM paused
+                        WHERE (paused.kind IS NULL OR paused.kind = pair.kind)
+                          AND (paused.tenant_id IS NULL OR paused.tenant_id = pair.tenant_id))
+       AND EXISTS (SELECT FROM job
+                    WHERE queue = $1 AND tenant_id = pair.tenant_id AND kind = pair.kind AND {_DUE})
 ),
-tenant_due AS MATERIALIZED (
-    SELECT tenant_id FROM tenant_waiting
-     WHERE tenant_id IS NOT NULL
-       AND (NOT (SELECT there_are FROM pausing) OR EXISTS (
-               SELECT FROM unnest({kinds}::text[]) AS known (kind)
-                WHERE NOT EXISTS (SELECT FROM paused
-                                   WHERE (paused.kind IS NULL OR paused.kind = known.kind)
-                                     AND (paused.tenant_id IS NULL OR paused.tenant_id = tenant_waiting.tenant_id))))
-       AND EXISTS (SELECT FROM job WHERE queue = $1 AND tenant_id = tenant_waiting.tenant_id AND {_DUE} AND {_FREE})
-)
+tenants AS MATERIALIZED (SELECT greatest(count(DISTINCT tenant_id), 1) AS count FROM free)
 """  # noqa: S608  constants only
 
 
 # An equal share for each tenant, so that a single create passes between the thousands of another's initial cycle.
 # Which tenant comes first is drawn: where only one job is wanted at a time, nobody waits for another's last.
 CLAIM = f"""
-{_tenants("$5")},
-share AS (SELECT greatest(1, ceil($2::float / greatest(count(*), 1)))::int AS size FROM tenant_due),
+{_FREE.strip()},
+share AS (SELECT greatest(1, ceil($2::float / count))::int AS size FROM tenants),
 candidate AS MATERIALIZED (
-    SELECT due.id, due.lost, row_number() OVER (PARTITION BY tenant_due.tenant_id ORDER BY due.run_at, due.id) AS turn
-      FROM tenant_due
+    SELECT due.id, due.lost, row_number() OVER (PARTITION BY free.tenant_id ORDER BY due.run_at, due.id) AS turn
+      FROM free
       CROSS JOIN LATERAL (SELECT id, run_at, error_code IS NOT DISTINCT FROM '{LOST}' AS lost FROM job
-                           WHERE queue = $1 AND tenant_id = tenant_due.tenant_id AND {_DUE} AND {_FREE}
+                           WHERE queue = $1 AND tenant_id = free.tenant_id AND kind = free.kind AND {_DUE}
                            ORDER BY run_at, id LIMIT (SELECT size FROM share)) AS due
 ),
 wanted AS MATERIALIZED (
@@ -137,13 +124,13 @@ SELECT * FROM rescued
 
 # Twice an equal share of each tenant, so that no more is read than is rung for, however much waits.
 OVERDUE = f"""
-{_tenants("$4")}
+{_FREE.strip()}
 SELECT overdue.id
-  FROM tenant_due
+  FROM free
   CROSS JOIN LATERAL (SELECT id, run_at FROM job
-                       WHERE queue = $1 AND tenant_id = tenant_due.tenant_id AND state IN ('staged', 'retry')
-                         AND run_at <= now() - make_interval(secs => $2) AND {_FREE}
-                       ORDER BY run_at LIMIT (SELECT ceil($3 * 2.0 / greatest(count(*), 1))::int FROM tenant_due)
+                       WHERE queue = $1 AND tenant_id = free.tenant_id AND kind = free.kind AND {_WAITING}
+                         AND run_at <= now() - make_interval(secs => $2)
+                       ORDER BY run_at LIMIT (SELECT ceil($3 * 2.0 / count)::int FROM tenants)
                      ) AS overdue
  ORDER BY overdue.run_at LIMIT $3
 """  # noqa: S608  constants only

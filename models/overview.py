@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.jobs import EMAIL, KINDS, PROVISION, QUEUES
+from models.ledger_sql import PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -90,24 +91,18 @@ class Share:
     """Jobs that are due, or `COUNTED` if there are at least so many."""
 
 
-# The tenants of a queue by jumps through the index of what waits; for those with the oldest work, how much it is.
-_OLDEST = """
-WITH RECURSIVE tenant_waiting (tenant_id) AS (
-    (SELECT tenant_id FROM job WHERE queue = $1 AND state IN ('staged', 'retry') ORDER BY tenant_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT tenant_id FROM job
-             WHERE queue = $1 AND state IN ('staged', 'retry') AND tenant_id > tenant_waiting.tenant_id
-             ORDER BY tenant_id LIMIT 1)
-      FROM tenant_waiting WHERE tenant_waiting.tenant_id IS NOT NULL
-),
+# Which tenant has had what due for longest, by jumps through the index of what waits; for the first of them, how much.
+_OLDEST = f"""
+WITH {PAIRS.strip()},
 oldest AS MATERIALIZED (
-    SELECT tenant_waiting.tenant_id, first.kind, first.run_at
-      FROM tenant_waiting
-      CROSS JOIN LATERAL (SELECT kind, run_at FROM job
-                           WHERE queue = $1 AND tenant_id = tenant_waiting.tenant_id AND state IN ('staged', 'retry')
-                             AND run_at <= now()
-                           ORDER BY run_at LIMIT 1) AS first
-     ORDER BY first.run_at LIMIT $2
+    SELECT tenant_id, (array_agg(kind ORDER BY run_at))[1] AS kind, min(run_at) AS run_at
+      FROM (SELECT pair.tenant_id, pair.kind, (
+                       SELECT run_at FROM job
+                        WHERE queue = $1 AND tenant_id = pair.tenant_id AND kind = pair.kind
+                          AND state IN ('staged', 'retry') AND run_at <= now()
+                        ORDER BY run_at LIMIT 1) AS run_at
+              FROM pair) AS first
+     WHERE run_at IS NOT NULL GROUP BY tenant_id ORDER BY min(run_at) LIMIT $2
 )
 SELECT oldest.tenant_id, tenant.name AS tenant, oldest.kind,
        extract(epoch FROM now() - run_at)::float AS oldest_seconds,
@@ -115,7 +110,7 @@ SELECT oldest.tenant_id, tenant.name AS tenant, oldest.kind,
                                WHERE queue = $1 AND tenant_id = oldest.tenant_id AND state IN ('staged', 'retry')
                                  AND run_at <= now() LIMIT $3) AS counted) AS due
   FROM oldest JOIN tenant ON tenant.id = oldest.tenant_id ORDER BY run_at
-"""
+"""  # noqa: S608  constants only
 
 
 async def oldest_tenants(connection: Connection, limit: int = _MOST_TENANTS) -> list[Share]:

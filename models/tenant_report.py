@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models.jobs import QUEUES
+from models.jobs import KINDS
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -17,9 +17,9 @@ MOST_COUNTED = 10_001
 # A tenant is asked about by indexes that begin with it, so the time grows with the tenants and not with what they
 # have sent.
 _DUE = " UNION ALL ".join(
-    f"(SELECT run_at FROM job WHERE queue = '{queue}' AND tenant_id = tenant.id AND state IN ('staged', 'retry')"  # noqa: S608  constants
-    " AND run_at <= now() ORDER BY run_at LIMIT $1)"
-    for queue in QUEUES
+    f"(SELECT run_at FROM job WHERE queue = '{kind.queue}' AND tenant_id = tenant.id AND kind = '{kind.name}'"  # noqa: S608  constants
+    " AND state IN ('staged', 'retry') AND run_at <= now() ORDER BY run_at LIMIT $1)"
+    for kind in KINDS.values()
 )
 _FACTS = f"""
 SELECT tenant.id, tenant.name, tenant.display_name, tenant.invitations, tenant.invitation_delay_seconds,

@@ -26,7 +26,7 @@ class Job(SQLModel, table=True):
             " 'cancelled'::text])",
             name="job_state",
         ),
-        Index("job_due", "queue", "tenant_id", "run_at", "id", postgresql_where=text(_DUE)),
+        Index("job_due", "queue", "tenant_id", "kind", "run_at", "id", postgresql_where=text(_DUE)),
         Index("job_leased", "lease_until", postgresql_where=text("state = 'running'::text")),
         Index("job_dead", "kind", "tenant_id", postgresql_where=text("state = 'dead'::text")),
         Index("job_cancelled", "id", postgresql_where=text("state = 'cancelled'::text")),

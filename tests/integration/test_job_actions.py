@@ -283,7 +283,7 @@ async def test_pausing_at_once_pauses_once(pool: asyncpg.Pool, connection: Conne
 
 
 async def test_a_kind_within_a_queue_of_several_is_paused_alone(connection: Connection, tenant: UUID) -> None:
-    """A row-by-row judgement: the queue has other kinds that are free."""
+    """The tenant has other kinds in the queue that are free."""
     (mail,) = await stage(connection, tenant, kind="invitation.send")
     (link,) = await stage(connection, tenant, kind="operator.link", payload={})
     await pauses.pause(connection, kind="invitation.send", tenant=None, reason="why", actor=ANA)

@@ -33,7 +33,11 @@ SELECT id AS job_id, payload -> 'doc' AS doc, 1 AS version FROM job
  WHERE tenant_id = $1 AND resource_id = $2 AND kind = 'user.create' AND state IN ('staged', 'running', 'retry', 'dead')
    FOR UPDATE
 """
-_LOCK = "SELECT NULL::uuid AS job_id, doc, version FROM users WHERE tenant_id = $1 AND id = $2 FOR UPDATE"
+# Whoever had to wait has an id of transaction that is older than that of what it waited for (`write_sql.LOCK`).
+_LOCK = """
+SELECT NULL::uuid AS job_id, doc, version, pg_current_xact_id_if_assigned() IS NOT NULL AS waited
+  FROM users WHERE tenant_id = $1 AND id = $2 FOR UPDATE
+"""
 _CANCEL = """
 UPDATE job SET state = 'cancelled', finished_at = now(), payload = NULL, lease_token = NULL, lease_until = NULL
  WHERE id = $1
@@ -73,25 +77,29 @@ async def delete_user(
 
     Raises:
         NotFoundError: there is no such user.
-        UnavailableError: other deletions were in the way several times.
+        UnavailableError: others were in the way several times.
     """
     for _ in range(_TRIES):
         try:
             async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
-                await _delete(connection, origin, user_id, check, schema)
+                done = await _delete(connection, origin, user_id, check, schema)
         except asyncpg.DeadlockDetectedError:  # see `forget`
             continue
-        return
+        if done:
+            return
     raise UnavailableError("Other deletions were in the way; please try again.")
 
 
 async def _delete(
     connection: Connection, origin: Origin, user_id: UUID, check: Callable[[int], None], schema: ResourceSchema
-) -> None:
+) -> bool:
+    """Return False, and do nothing, if somebody else had the user first: this is to come after it on record."""
     key = (origin.tenant_id, user_id)
     row = await connection.fetchrow(_LOCK_WAITING, *key) or await connection.fetchrow(_LOCK, *key)
     if row is None:
         raise NotFoundError("There is no user with this id.")
+    if row["job_id"] is None and row["waited"]:
+        return False
     check(row["version"])
     doc = row["doc"] if isinstance(row["doc"], dict) else {}
     named = doc.get("userName")
@@ -119,3 +127,4 @@ async def _delete(
     await connection.execute(_END_INVITATIONS, *key)
     await forget(connection, *key)
     await record(connection, events)
+    return True

@@ -224,21 +224,28 @@ class UserWriter:
 
     async def _update_locked(self, change: Change) -> Stored:
         """Change a user in a transaction of its own that has its row: one that waits, or gets another userName."""
+        for _ in range(_OPTIMISTIC):
+            written = await self._update_once(change)
+            if written is not None:
+                return written
+        raise UnavailableError("The user is being changed by many at once; please try again.")
+
+    async def _update_once(self, change: Change) -> Stored | None:
+        """Return None, and change nothing, if somebody else had the user first: this is to come after it on record."""
         tenant_id, user_id = change.tenant_id, change.user_id
-        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            async with connection.transaction():
-                invitations = await settle(connection, tenant_id, user_id) or []
-                row = await connection.fetchrow(LOCK, tenant_id, user_id, change.groups_at)
-                if row is None:
-                    raise NotFoundError("There is no user with this id.")
-                draft = await self._draft(change, read_stored(row), connection)
-                if draft.renamed:
-                    await _rename(connection, draft)
-                [written], due = await _write(connection, [draft])
-            if written is None:
-                raise UnavailableError("The user is being changed by many at once; please try again.")
-        if invitations or due:
-            self._ring(EMAIL, invitations + due)
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
+            invitations = await settle(connection, tenant_id, user_id)
+            row = await connection.fetchrow(LOCK, tenant_id, user_id, change.groups_at)
+            if row is None:
+                raise NotFoundError("There is no user with this id.")
+            if invitations is None and row["waited"]:
+                return None
+            draft = await self._draft(change, read_stored(row), connection)
+            if draft.renamed:
+                await _rename(connection, draft)
+            [written], due = await _write(connection, [draft])
+        if written is not None and (invitations or due):
+            self._ring(EMAIL, [*(invitations or []), *due])
         return written
 
     async def _read(self, changes: Sequence[Change]) -> list[tuple[Stored, bool] | None]:

@@ -26,9 +26,12 @@ SELECT d.*, {GROUPS_IF_WANTED}, true, place FROM wanted CROSS JOIN LATERAL (
      WHERE job.tenant_id = wanted.tenant_id AND resource_id = user_id AND {WAITING} LIMIT 1) AS d
 """  # noqa: S608  constants only
 
+# A row that had to be waited for is read again, and then this transaction has its id already: it is older than that of
+# what was waited for, which the audit log would show as later.
 LOCK = f"""
 WITH wanted AS (SELECT $1::uuid AS tenant_id, $3::text AS url)
-SELECT d.id, d.doc::text, d.version, d.created_at, d.last_modified, {GROUPS_IF_WANTED}
+SELECT d.id, d.doc::text, d.version, d.created_at, d.last_modified, {GROUPS_IF_WANTED},
+       pg_current_xact_id_if_assigned() IS NOT NULL AS waited
   FROM users AS d JOIN wanted USING (tenant_id) WHERE d.id = $2 FOR NO KEY UPDATE OF d
 """  # noqa: S608  constants only
 

@@ -278,6 +278,39 @@ async def test_no_change_is_lost(api: Api, caller: Caller) -> None:
     assert set(versions.values()) == {1}
 
 
+@pytest.mark.parametrize("deletes", [False, True], ids=["change", "delete"])
+async def test_what_waited_for_a_worker_is_on_record_after_it(api: Api, deletes: bool) -> None:
+    """Its transaction had begun before the worker's got its id, by which the audit log is in order."""
+    caller = await api.caller()
+    user = await caller.create(document(ANA))
+    async with store(api.settings) as worker, store(api.settings) as other:
+        lease = uuid7()
+        claimed = worker.transaction()
+        await claimed.start()
+        jobs = list(await claim(worker, PROVISION, lease_token=lease, lease_seconds=30, limit=1000))
+        write = delete(caller, user["id"]) if deletes else patch(caller, user["id"], setting("legacy", {"title": "x"}))
+        writing = asyncio.create_task(write)
+
+        async def waits() -> bool:
+            return bool(await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+        await until(waits, "the write to wait for the worker")
+        between = await other.fetchval("SELECT pg_current_xact_id()::text::bigint")
+        await apply_creates(worker, jobs, lease)
+        await claimed.commit()
+        assert (await writing).status == (204 if deletes else 200)
+        events = await other.fetch(
+            "SELECT action, xid::text::bigint AS xid FROM audit_event WHERE target_id = $1 AND phase = 'applied'"
+            " ORDER BY xid, id",
+            user["id"],
+        )
+    assert [event["action"] for event in events] == [
+        "scim.user.create",
+        f"scim.user.{'delete' if deletes else 'update'}",
+    ]
+    assert events[0]["xid"] < between < events[1]["xid"]
+
+
 async def test_renames_deletes_and_creates_at_once_end_with_one_user_a_name(api: Api, caller: Caller) -> None:
     users = [await caller.create(document(f"u{number}")) for number in range(10)]
 

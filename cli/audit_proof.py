@@ -146,12 +146,15 @@ def prove(
 
 def key(
     new: Annotated[bool, typer.Option("--new", help="Make a key; the one before is kept as a public key.")] = False,
+    if_missing: Annotated[bool, typer.Option("--if-missing", help="With --new: only if there is none yet.")] = False,
 ) -> None:
     """Show the public keys that seals are verified with, the present one last."""
     path = load_settings().audit_key_file
     if path is None:
         raise UsageError("USHER_AUDIT_KEY_FILE is not set.")
-    if new:
+    if if_missing and not new:
+        raise UsageError("--if-missing goes with --new.")
+    if new and not (if_missing and path.exists()):
         write_key(path)
     for verifier in read_verifiers(public_file(path)):
         print(verifier.text)

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import asyncpg
 import pytest
+import yaml
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = ROOT / "deploy" / "compose.env.example"
 LOGINS = ROOT / "deploy" / "postgres-logins.sql"
-OURS = ("mail", "migrate", "api", "worker")
+OURS = ("mail", "migrate", "audit-key", "api", "worker")
+ENDING = ("migrate", "audit-key")
 NEEDED = ("POSTGRES_PASSWORD", "POSTGRES_SERVICE_PASSWORD", "REDIS_PASSWORD", "USHER_SECRET_KEY")
 FILLED_IN = {name: f"{name.lower().replace('_', '')}of32lettersandmore" for name in NEEDED}
 
@@ -71,12 +73,12 @@ def test_our_services_have_no_right_they_do_not_need(name: str) -> None:
     assert service["tmpfs"] == ["/tmp"]  # noqa: S108  a path in the container
     assert service["init"] is True
     assert service["stop_grace_period"] == "35s"
-    assert not {"privileged", "user", "cap_add", "network_mode", "pid", "volumes"} & set(service)
+    assert not {"privileged", "user", "cap_add", "network_mode", "pid"} & set(service)
 
 
 def test_every_lasting_service_is_watched_and_comes_back() -> None:
     for name, service in services(FILLED_IN).items():
-        if name == "migrate":
+        if name in ENDING:
             assert service["restart"] == "no"
             continue
         assert service["restart"] == "unless-stopped", name
@@ -85,12 +87,10 @@ def test_every_lasting_service_is_watched_and_comes_back() -> None:
 
 def test_nothing_starts_before_what_it_needs() -> None:
     found = services(FILLED_IN)
-    for name in ("api", "worker"):
-        assert found[name]["depends_on"] == {
-            "migrate": {"condition": "service_completed_successfully"},
-            "postgres": {"condition": "service_healthy"},
-            "redis": {"condition": "service_healthy"},
-        }
+    ended = {"condition": "service_completed_successfully"}
+    servers = {name: {"condition": "service_healthy"} for name in ("postgres", "redis")}
+    assert found["api"]["depends_on"] == {"migrate": ended, **servers}
+    assert found["worker"]["depends_on"] == {"audit-key": ended, "migrate": ended, **servers}
     assert found["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
 
 
@@ -110,6 +110,30 @@ def test_data_outlives_its_container() -> None:
     assert found["postgres"]["image"] == "postgres:18"
     assert "postgres:/var/lib/postgresql" in found["postgres"]["volumes"]
     assert "redis:/data" in found["redis"]["volumes"]
+
+
+def test_only_what_seals_has_the_key_and_every_file_is_on_a_volume() -> None:
+    """A folder of the image's own, so that a new volume takes on an owner who may write to it."""
+    document = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    found = services(FILLED_IN)
+    made = next(part for part in commands() if part.startswith("install "))
+    mounted = {name: dict(_mounts(found[name])) for name in OURS}
+    assert mounted["audit-key"] == {"/var/lib/usher/key": "audit-key"}
+    assert [name for name in OURS if "/var/lib/usher/key" in mounted[name]] == ["audit-key", "worker"]
+    assert "audit-key:/var/lib/usher/key:ro" in found["worker"]["volumes"]
+    for name in OURS:
+        for variable, value in found[name].get("environment", {}).items():
+            folder = str(value) if variable.endswith("_DIR") else str(value).rpartition("/")[0]
+            if folder.startswith("/var/lib/"):
+                if name not in ENDING:  # what ends early needs not all of it
+                    assert mounted[name][folder] in document["volumes"], (name, variable)
+                assert folder in made.split()
+    assert mounted["api"]["/var/lib/usher/exports"] == mounted["worker"]["/var/lib/usher/exports"]
+    assert "--owner=10001" in made
+
+
+def _mounts(service: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(mount.split(":")[1], mount.split(":")[0]) for mount in service.get("volumes", [])]
 
 
 def test_the_dockerfile_copies_what_is_there_and_only_what_runs() -> None:
@@ -280,6 +304,27 @@ async def check_login(stack: Stack) -> None:
         await connection.close()
 
 
+async def check_sealing(stack: Stack) -> None:
+    """The worker seals with the key that it was given; nobody had to do anything for it."""
+
+    async def sealed() -> bool:
+        schedules = json.loads(stack.execute("worker", "usher", "schedule", "ls", "--json"))
+        stack.execute("worker", "usher", "schedule", "run", "audit.seal")
+        return any(one["name"] == "audit.seal" and " seals" in (one["detail"] or "") for one in schedules)
+
+    await wait_until(sealed, "the worker to seal the audit log", 60)
+
+
+def make_key(stack: Stack) -> None:
+    """The key is made by the first start, and kept by the second."""
+    made = []
+    for _ in range(2):
+        assert stack.start("audit-key").wait(timeout=60) == 0, stack.log("audit-key")
+        made.append(stack.here("/var/lib/usher/key/audit.key").read_bytes())
+    assert made[0] == made[1]
+    del stack.processes["audit-key"]
+
+
 async def test_the_services_start_work_and_stop(stack: Stack) -> None:
     """`docker compose up`: each service in order, a create from token to applied user and e-mail, and a stop."""
     start_redis(stack)
@@ -287,6 +332,7 @@ async def test_the_services_start_work_and_stop(stack: Stack) -> None:
     await check_redis(stack)
     assert stack.start("migrate").wait(timeout=60) == 0, stack.log("migrate")
     del stack.processes["migrate"]
+    make_key(stack)
     await check_login(stack)
 
     stack.start("api")
@@ -345,6 +391,7 @@ async def test_the_services_start_work_and_stop(stack: Stack) -> None:
                 messages: list[dict[str, Any]] = (await response.json())["messages"]
                 return messages
 
+        await check_sealing(stack)
         (message,) = await wait_until(caught, "the invitation in the mail catcher", 30)
         assert message["recipients"] == ["ana.novak@example.com"]
         assert stack.healthy("mail")

@@ -97,6 +97,10 @@ class Stack:
             self.hosts[host, port] = (LOOPBACK, chosen)
         return self.hosts[host, port]
 
+    def here(self, path: str) -> Path:
+        """Return where a file of a container, or of a volume in it, is here: a volume is one folder for all."""
+        return self.folder / path.removeprefix("/tmp/").removeprefix("/")  # noqa: S108  a path in the container
+
     def url(self, host: str, port: int, path: str = "") -> str:
         """Return the HTTP address here of a container's port."""
         there, number = self.at(host, port)
@@ -117,8 +121,8 @@ class Stack:
 
     def _here(self, value: str) -> str:
         """Return a URL with the service in it, or a file of the container, as it is here; anything else as it is."""
-        if value.startswith("/tmp/"):  # noqa: S108  a path in the container
-            return str(self.folder / value.removeprefix("/tmp/"))  # noqa: S108  as above
+        if value.startswith(("/tmp/", "/var/lib/")):  # noqa: S108  paths in the container
+            return str(self.here(value))
         parts = urlsplit(value)
         if parts.hostname not in self.services or parts.port is None:
             return value

@@ -46,6 +46,10 @@ check: install ## lint, format and type checks
 bench: install ## measure, against two ceilings in the same run (ARGS="--quick")
 	$(BIN)/python -m tests.bench $(ARGS)
 
+.PHONY: soak
+soak: install ## half an hour of steady work, then what grew, as slopes (ARGS="--minutes 3 --faults")
+	$(BIN)/python -m tests.soak $(ARGS)
+
 .PHONY: lock
 lock: install ## pin the dependencies anew, with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

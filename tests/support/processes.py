@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from models.settings import Settings
 
-_START_SECONDS = 120.0  # a busy machine is no fault
+_START_SECONDS = 120.0
 
 
 def free_ports(count: int) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -27,6 +27,7 @@ from api.keys import (
     REQUESTS,
     RING,
     SETTINGS,
+    TENANT_POOL,
     TOKENS,
     WRITER,
 )
@@ -42,7 +43,7 @@ from api.ring import Ring
 from api.scim.asynchronous import Deferrals
 from api.scim.dispatch import add_routes
 from api.scim.front import Front
-from models.db import ACQUIRE_SECONDS, REQUEST_STATEMENT_SECONDS, open_pool
+from models.db import ACQUIRE_SECONDS, REQUEST_STATEMENT_SECONDS, TENANT_ROLE, open_pool
 from models.directory.find import UserFinder
 from models.directory.write import UserWriter
 from models.gauges import Gauges
@@ -55,6 +56,8 @@ _LARGEST_FORM = 64 * 1024  # bytes
 # A dashboard can never starve SCIM: it has these connections, each for this long, and no other.
 _PAGES_CONNECTIONS = 3
 _AUDIT_CONNECTIONS = 2
+# Tokens, refusals and the request log are read and written for many requests at once.
+_OWN_CONNECTIONS = 4
 _PAGES_STATEMENT_SECONDS = 2
 
 
@@ -79,23 +82,25 @@ class Faces:
         await self.internal[GAUGES].close()
         await self.internal[PAGES_POOL].close()
         await self.public[AUDIT_POOL].close()
+        await self.public[TENANT_POOL].close()
         await self.public[POOL].close()
 
 
 async def make_apps(settings: Settings) -> Faces:
     """Return the applications; nothing is connected before the first request needs it."""
-    pool = await open_pool(
-        settings, name="api", statement_seconds=REQUEST_STATEMENT_SECONDS, acquire_seconds=ACQUIRE_SECONDS
-    )
+    waits: dict[str, Any] = {"statement_seconds": REQUEST_STATEMENT_SECONDS, "acquire_seconds": ACQUIRE_SECONDS}
+    pool = await open_pool(settings, name="api", size=_OWN_CONNECTIONS, **waits)
+    tenant_pool = await open_pool(settings, name="scim", role=TENANT_ROLE, **waits)
     ring = Ring(settings)
     draining = asyncio.Event()
     public = web.Application(client_max_size=settings.max_body_bytes)
     internal = web.Application(client_max_size=_LARGEST_FORM, middlewares=[count_page, frame])
     for app in (public, internal):
         app[SETTINGS], app[POOL], app[RING], app[DRAINING] = settings, pool, ring, draining
-    public[INTAKE] = Intake(pool, settings, ring.ring)
-    public[WRITER] = UserWriter(pool, settings, ring.ring)
-    public[FINDER] = UserFinder(pool, limit=settings.intake_batch, in_flight=settings.intake_in_flight)
+    public[TENANT_POOL] = tenant_pool
+    public[INTAKE] = Intake(tenant_pool, settings, ring.ring)
+    public[WRITER] = UserWriter(tenant_pool, settings, ring.ring)
+    public[FINDER] = UserFinder(tenant_pool, limit=settings.intake_batch, in_flight=settings.intake_in_flight)
     public[TOKENS] = TokenCache(pool, settings)
     public[DENIALS] = Denials(pool)
     public[LATER] = Deferrals(pool, settings)
@@ -104,7 +109,7 @@ async def make_apps(settings: Settings) -> Faces:
     limits = Limits(settings)
     front = Front.make(
         settings,
-        pool,
+        tenant_pool,
         public[INTAKE],
         public[WRITER],
         public[FINDER],
@@ -114,7 +119,7 @@ async def make_apps(settings: Settings) -> Faces:
         public[REQUESTS],
         limits,
     )
-    searches = await open_pool(settings, name="audit", size=_AUDIT_CONNECTIONS)
+    searches = await open_pool(settings, name="audit", role=TENANT_ROLE, size=_AUDIT_CONNECTIONS)
     for app in (public, internal):
         app[AUDIT_POOL], app[TOKENS], app[DENIALS] = searches, public[TOKENS], public[DENIALS]
         app[LIMITS] = limits

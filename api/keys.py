@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
 SETTINGS = web.AppKey("settings", Settings)
 POOL = web.AppKey("pool", asyncpg.Pool)
+"""For what spans tenants: tokens, refusals, the request log, readiness."""
+TENANT_POOL: web.AppKey[asyncpg.Pool] = web.AppKey("tenant_pool")
+"""For what speaks for a tenant: its connections see the rows of the tenants that a transaction names."""
 PAGES_POOL: web.AppKey[asyncpg.Pool] = web.AppKey("pages_pool")
 """Few connections with a short statement timeout: pages never take one that SCIM needs."""
 AUDIT_POOL: web.AppKey[asyncpg.Pool] = web.AppKey("audit_pool")
-"""The same for the audit API: its searches hold up neither SCIM nor pages."""
+"""The same for the audit API, as `TENANT_POOL`: its searches hold up neither SCIM nor pages."""
 INTAKE: web.AppKey[Intake] = web.AppKey("intake")
 WRITER: web.AppKey[UserWriter] = web.AppKey("writer")
 FINDER: web.AppKey[UserFinder] = web.AppKey("finder")

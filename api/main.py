@@ -14,7 +14,7 @@ from aiohttp import web
 from uuid_utils.compat import uuid7
 
 from api.app import make_apps
-from api.keys import PAGES_POOL, POOL, RING
+from api.keys import PAGES_POOL, POOL, RING, TENANT_POOL
 from models import tracing
 from models.heartbeat import Heartbeat, identify
 from models.log import set_up_logging
@@ -66,7 +66,7 @@ async def serve(settings: Settings, *, share_ports: bool = False, drain_seconds:
     vitals = Vitals(
         settings,
         "api",
-        pools={"api": faces.public[POOL], "pages": faces.internal[PAGES_POOL]},
+        pools={"api": faces.public[POOL], "scim": faces.public[TENANT_POOL], "pages": faces.internal[PAGES_POOL]},
         doorbell=faces.public[RING].doorbell,
         ping=faces.public[RING].ping,
     )

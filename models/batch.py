@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Sequence
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,6 +27,7 @@ class Batcher(Generic[Item, Result]):
         limit: int,
         in_flight: int = 1,
         isolate: Callable[[BaseException], bool] = lambda _: True,
+        apart: Callable[[Item], Hashable] = lambda _: None,
     ) -> None:
         """Take what is needed to flush.
 
@@ -35,22 +36,24 @@ class Batcher(Generic[Item, Result]):
             limit: most items of one flush.
             in_flight: most flushes at once.
             isolate: tells of a flush's error whether it may lie with one item.
+            apart: tells of an item what all of one flush have in common; what waits is taken in turn by it.
         """
         self._flush = flush
         self._limit = limit
         self._in_flight = in_flight
         self._isolate = isolate
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._apart = apart
+        self._waiting: dict[Hashable, deque[tuple[Item, asyncio.Future[Result]]]] = {}
         self._running: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         """Return how many items wait for a flush to begin."""
-        return len(self._waiting)
+        return sum(map(len, self._waiting.values()))
 
     async def submit(self, item: Item) -> Result:
         """Have ``item`` flushed and return its result; the flush goes on if the caller is cancelled."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        self._waiting.setdefault(self._apart(item), deque()).append((item, future))
         if len(self._running) < self._in_flight:
             self._start()
         return await future
@@ -64,8 +67,15 @@ class Batcher(Generic[Item, Result]):
         # One turn of the loop first: requests that were read from their sockets together go together.
         await asyncio.sleep(0)
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
-            await self._settle(batch)
+            await self._settle(self._next())
+
+    def _next(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        common = next(iter(self._waiting))
+        waiting = self._waiting.pop(common)
+        batch = [waiting.popleft() for _ in range(min(self._limit, len(waiting)))]
+        if waiting:
+            self._waiting[common] = waiting  # behind the others
+        return batch
 
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:

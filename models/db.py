@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID
 
 import asyncpg
 import orjson
@@ -12,6 +14,8 @@ import orjson
 from models import metrics
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
     from asyncpg.pool import PoolConnectionProxy
 
     from models.settings import Settings
@@ -26,6 +30,8 @@ REQUEST_STATEMENT_SECONDS = 5
 ACQUIRE_SECONDS = 5.0
 _SILENCE_SECONDS = 1  # how much longer than that a server that says nothing is waited for
 _CANCEL_SECONDS = 1.0
+# Sees the rows of the tenants that its transaction speaks for, and no other (docs/architecture.md).
+TENANT_ROLE = "usher_tenant"
 _LONG = 50_000  # statements after which a connection is replaced: asyncpg's own number
 
 UNAVAILABLE: tuple[type[BaseException], ...] = (
@@ -59,6 +65,8 @@ def _encode(value: Any) -> str:
 async def _set_up(connection: asyncpg.Connection, role: str) -> None:
     # From here on the connection has no right to change or delete an audit event.
     await connection.execute(f'SET ROLE "{role}"')
+    if role == TENANT_ROLE and not await connection.fetchval("SELECT row_security_active('users')"):
+        raise RuntimeError("Row-level security is off: nothing is served without the wall between tenants.")
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_encode, decoder=orjson.loads)
 
 
@@ -106,6 +114,7 @@ async def open_pool(
     settings: Settings,
     *,
     name: str,
+    role: str | None = None,
     size: int | None = None,
     statement_seconds: int = STATEMENT_SECONDS,
     acquire_seconds: float | None = None,
@@ -115,13 +124,14 @@ async def open_pool(
     Args:
         settings: gives the URL, the role and the usual size.
         name: what `pg_stat_activity` shows as application_name.
+        role: what its connections become, when not ``settings.database_role``.
         size: the most connections, when not ``settings.database_pool``.
         statement_seconds: after how long PostgreSQL cancels a statement; one that is still silent then is given up.
         acquire_seconds: how long a free connection is waited for where the caller does not say.
     """
 
     async def init(connection: asyncpg.Connection) -> None:
-        await _set_up(connection, settings.database_role)
+        await _set_up(connection, role or settings.database_role)
 
     pool = Pool(
         settings.database_url.get_secret_value(),
@@ -147,3 +157,49 @@ async def open_pool(
     )
     pool.name, pool.acquire_seconds = name, acquire_seconds
     return await pool
+
+
+def named_tenants(tenant_ids: Iterable[UUID]) -> str:
+    """Return the value of the setting `usher.tenants`; nothing but digits of UUIDs gets into it."""
+    return f"{{{','.join({str(UUID(int=tenant_id.int)) for tenant_id in tenant_ids})}}}"
+
+
+@asynccontextmanager
+async def tenant_scope(pool: asyncpg.Pool, tenant_ids: Iterable[UUID]) -> AsyncIterator[Connection]:
+    """Open a transaction that speaks for tenants: under `TENANT_ROLE` it sees their rows and no other's.
+
+    The setting ends with the transaction, however that ends. Nothing inside may begin a transaction of its own.
+
+    Args:
+        pool: where to take a connection.
+        tenant_ids: for whom.
+    """
+    named = named_tenants(tenant_ids)
+    async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+        # In one round trip, where asyncpg's own transaction and a statement would take two.
+        await connection.execute(f"BEGIN; SELECT set_config('usher.tenants', '{named}', true)")
+        try:
+            yield connection
+        except BaseException:
+            with suppress(Exception):  # the pool ends what is not ended here, or closes the connection
+                await connection.execute("ROLLBACK")
+            raise
+        await connection.execute("COMMIT")
+
+
+def for_tenant(query: str) -> str:
+    """Return a query whose $1 is a tenant's id as one that speaks for that tenant.
+
+    It costs a tenth of what `tenant_scope` does, as it needs no round trip but its own. PostgreSQL promises no order
+    among the parts of a statement; but a subquery that needs a row of another one waits for that row, and OFFSET
+    keeps the planner from taking it apart. If the order were ever another one, no row would be found: never another's.
+    That does not hold for a statement that writes, whose parts cannot be put into a subquery.
+
+    Args:
+        query: a SELECT; in a transaction that speaks for others already it changes for whom.
+    """
+    return f"""
+SELECT found.*
+  FROM (SELECT set_config('usher.tenants', '{{' || $1::uuid || '}}', true)) AS scope (tenants)
+ CROSS JOIN LATERAL (SELECT asked.* FROM ({query}) AS asked WHERE scope.tenants IS NOT NULL OFFSET 0) AS found
+"""  # noqa: S608  statements of ours

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from models.db import for_tenant
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
@@ -22,6 +24,13 @@ LEASE_SECONDS = 15.0
 KEEP_DAYS = 7
 MOST_ATTEMPTS = 50
 _LONGEST_PAUSE_SECONDS = 60
+
+_STATUS = for_tenant("SELECT result, finished_at FROM deferred_request WHERE tenant_id = $1 AND id = $2")
+_EFFECT = for_tenant(
+    "SELECT targets -> 0 FROM audit_event"
+    " WHERE tenant_id = $1 AND correlation_id = $2 AND phase IN ('requested', 'applied')"
+    " AND starts_with(action, 'scim.') ORDER BY occurred_at LIMIT 1"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +116,16 @@ async def take_over(store: asyncpg.Pool | Connection, limit: int) -> list[Deferr
 
 async def status(store: asyncpg.Pool | Connection, tenant_id: UUID, request_id: UUID) -> Status | None:
     """Return how a tenant's request stands, or None if there is no such."""
-    row = await store.fetchrow(
-        "SELECT result, finished_at FROM deferred_request WHERE tenant_id = $1 AND id = $2", tenant_id, request_id
-    )
+    row = await store.fetchrow(_STATUS, tenant_id, request_id)
     return None if row is None else Status(row["result"], row["finished_at"])
 
 
 async def effect(store: asyncpg.Pool | Connection, tenant_id: UUID, correlation_id: UUID) -> dict[str, Any] | None:
     """Return the resource that a write under a correlation id has changed, as the audit log names it, or None."""
     target: dict[str, Any] | None = await store.fetchval(
-        "SELECT targets -> 0 FROM audit_event"
-        " WHERE correlation_id = $1 AND tenant_id = $2 AND phase IN ('requested', 'applied')"
-        " AND starts_with(action, 'scim.') ORDER BY occurred_at LIMIT 1",
-        correlation_id,
+        _EFFECT,
         tenant_id,
+        correlation_id,
     )
     return target
 

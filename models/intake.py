@@ -15,7 +15,7 @@ import orjson
 from models import metrics
 from models.audit.actions import ACTIONS
 from models.batch import Batcher
-from models.db import ACQUIRE_SECONDS, is_unavailable
+from models.db import ACQUIRE_SECONDS, is_unavailable, named_tenants
 from models.errors import UniquenessError
 from models.ids import new_id
 from models.jobs import KINDS
@@ -57,15 +57,19 @@ class Accepted:
     created_at: datetime | None
 
 
-# One round trip and one commit for any number of creates. The identifiers are reserved in the order of their
-# key, so that two commits that want the same two names wait for each other and never deadlock; of two equal
-# names in one statement the first wins.
+# One round trip and one commit for any number of creates of any tenants. What it speaks for is set where its input
+# comes from, before the first row of that, and there is no row of a table that it would have to see. The identifiers
+# are reserved in the order of their key, so that two commits that want the same two names wait for each other and
+# never deadlock; of two equal names in one statement the first wins.
 _ACCEPT = f"""
 WITH input AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::uuid[],
-                         $8::text[], $9::text[], $10::text[], $11::uuid[], $12::text[], $13::text[])
-        AS i (tenant_id, resource_id, job_id, user_name_key, payload, targets, correlation_id,
-              actor_type, actor_id, actor_label, event_id, context, trace_context)
+    SELECT i.* FROM (SELECT set_config('usher.tenants', $14, true)) AS scope (tenants)
+     CROSS JOIN LATERAL (
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::uuid[],
+                             $8::text[], $9::text[], $10::text[], $11::uuid[], $12::text[], $13::text[])
+            AS i (tenant_id, resource_id, job_id, user_name_key, payload, targets, correlation_id,
+                  actor_type, actor_id, actor_label, event_id, context, trace_context)
+         WHERE scope.tenants IS NOT NULL OFFSET 0) AS i
 ),
 reserved AS (
     INSERT INTO identifier (tenant_id, kind, value_key, resource_id)
@@ -172,6 +176,7 @@ class Intake:
                 [new_id() for _ in creates],
                 [orjson.dumps(c.context).decode() for c in creates],
                 [c.trace_context for c in creates],
+                named_tenants(c.tenant_id for c in creates),
             )
         created = {row["resource_id"]: row["created_at"] for row in rows}
         if len(created) < len(creates):

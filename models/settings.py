@@ -27,7 +27,8 @@ class Settings(BaseSettings):
     database_role: str = Field(
         default="usher_app",
         pattern=r"^[a-z_][a-z0-9_]*$",
-        description="Role that api and worker take on after connecting; it cannot change or delete audit events.",
+        description="Role that api and worker take on after connecting; it cannot change or delete audit events."
+        " Requests that speak for a tenant run as `usher_tenant`.",
     )
     redis_url: SecretStr = Field(
         description="Redis 6.2 or later, or Valkey, `redis://host:port/number`; `rediss://` for TLS."

@@ -145,7 +145,7 @@ async def _event(asked: Asked) -> web.StreamResponse:
         event = await find_event(connection, event_id, tenant_id=tenant_id)
         if event is None:
             raise NotFoundError("There is no such event.")
-        async with asking(connection):
+        async with asking(connection, tenant_id):
             event["seal"] = await seal_of(connection, event)
             if wanted == "true":
                 event["proof"] = await _proof(connection, event_id, tenant_id) if event["seal"] else None

@@ -17,6 +17,7 @@ import asyncpg
 from models.audit.cursor import Place, make_cursor, read_cursor
 from models.audit.filter_sql import Where, text_of, where, written_about
 from models.audit.search import DEFAULT_WINDOW, Search, read_search
+from models.db import named_tenants
 from models.errors import InvalidQueryError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _NEWEST = "ORDER BY occurred_at DESC, id DESC"
 # A custom plan sees which partitions a time range needs, and how rare what is asked for is.
 _LIMITS = f"""
 SELECT set_config('statement_timeout', '{STATEMENT_SECONDS}s', true),
-       set_config('plan_cache_mode', 'force_custom_plan', true), now() AS now
+       set_config('plan_cache_mode', 'force_custom_plan', true), set_config('usher.tenants', $1, true), now() AS now
 """
 
 
@@ -66,15 +67,19 @@ class Page:
 
 
 @asynccontextmanager
-async def asking(connection: Connection) -> AsyncIterator[datetime]:
+async def asking(connection: Connection, tenant_id: UUID | None = None) -> AsyncIterator[datetime]:
     """Read under the limits of a search; gives the database's clock.
+
+    Args:
+        connection: where to read; not in a transaction.
+        tenant_id: whom the transaction speaks for; None for all, who are seen only by roles that may see all.
 
     Raises:
         InvalidQueryError: a statement took too long.
     """
     try:
         async with connection.transaction(readonly=True):
-            row = await connection.fetchrow(_LIMITS)
+            row = await connection.fetchrow(_LIMITS, named_tenants([tenant_id] if tenant_id else []))
             assert row is not None  # noqa: S101  a SELECT without FROM has a row
             yield row["now"]
     except asyncpg.QueryCanceledError as error:
@@ -113,7 +118,7 @@ async def search_events(
     """
     walk = (str(tenant_id), text, str(zone), str(window))
     place = read_cursor(secret, walk, cursor, time.time()) if cursor else None
-    async with asking(connection) as now:
+    async with asking(connection, tenant_id) as now:
         search = read_search(text, now=place.as_of if place else now, zone=zone, window=window)
         rows, last = await _page(connection, search, tenant_id, place, limit)
     events = [dict(row) for row in rows[:limit]]
@@ -139,13 +144,13 @@ def page_sql(search: Search, tenant_id: UUID | None, after: Place | None, most: 
     _go_on(made, after)
     limit = made.add(most)
     if not search.narrow:
-        return f"SELECT {COLUMNS} FROM audit_event WHERE {made} {_NEWEST} LIMIT {limit}", made.values  # noqa: S608  values are parameters
+        return f"SELECT {COLUMNS} FROM tenant_audit_events WHERE {made} {_NEWEST} LIMIT {limit}", made.values  # noqa: S608  values are parameters
     # The index that finds the few comes first, and only then the order: the other way round, a rare name would mean
     # reading everything.
     sql = (
-        f"WITH found AS MATERIALIZED (SELECT occurred_at, id FROM audit_event WHERE {made}),"  # noqa: S608  as above
+        f"WITH found AS MATERIALIZED (SELECT occurred_at, id FROM tenant_audit_events WHERE {made}),"  # noqa: S608  as above
         f" page AS MATERIALIZED (SELECT occurred_at, id FROM found {_NEWEST} LIMIT {limit})"
-        f" SELECT {COLUMNS} FROM page JOIN audit_event USING (occurred_at, id) {_NEWEST}"
+        f" SELECT {COLUMNS} FROM page JOIN tenant_audit_events USING (occurred_at, id) {_NEWEST}"
     )
     return sql, made.values
 
@@ -157,7 +162,7 @@ async def _page_by_text(
     made = where(search, tenant_id, text=False)
     _go_on(made, after)
     given = len(made.values)
-    read = f"SELECT {COLUMNS} FROM audit_event WHERE {made} {_NEWEST} LIMIT {MOST_READ}"  # noqa: S608  values are parameters
+    read = f"SELECT {COLUMNS} FROM tenant_audit_events WHERE {made} {_NEWEST} LIMIT {MOST_READ}"  # noqa: S608  values are parameters
     wanted = text_of(search, made)
     most = made.add(limit + 1)
     sql = f"SELECT * FROM ({read}) AS read WHERE {wanted} {_NEWEST} LIMIT {most}"  # noqa: S608  as above
@@ -165,7 +170,7 @@ async def _page_by_text(
     if len(rows) > limit:
         return rows, None
     row = await connection.fetchrow(
-        f"SELECT occurred_at, id FROM audit_event WHERE {made} {_NEWEST} OFFSET {MOST_READ - 1} LIMIT 1",  # noqa: S608  as above
+        f"SELECT occurred_at, id FROM tenant_audit_events WHERE {made} {_NEWEST} OFFSET {MOST_READ - 1} LIMIT 1",  # noqa: S608  as above
         *made.values[:given],
     )
     return rows, (row["occurred_at"], row["id"]) if row else None
@@ -185,13 +190,13 @@ async def find_event(connection: Connection, event_id: UUID, *, tenant_id: UUID 
 
     Its id says when it was written, and that is where it is looked for: within a minute, then within a day.
     """
-    async with asking(connection):
+    async with asking(connection, tenant_id):
         for drift in (timedelta(minutes=1), timedelta(days=1)):
             around = written_about(event_id, drift)
             if around is None:
                 return None
             row = await connection.fetchrow(
-                f"SELECT {COLUMNS} FROM audit_event WHERE id = $1 AND occurred_at BETWEEN $2 AND $3"  # noqa: S608  constants
+                f"SELECT {COLUMNS} FROM tenant_audit_events WHERE id = $1 AND occurred_at BETWEEN $2 AND $3"  # noqa: S608  constants
                 " AND ($4::uuid IS NULL OR tenant_id = $4)",
                 event_id,
                 *around,
@@ -218,12 +223,12 @@ async def count_facets(
     connection: Connection, text: str, *, tenant_id: UUID | None, zone: tzinfo = UTC, window: timedelta = DEFAULT_WINDOW
 ) -> Facets:
     """Count actions and outcomes; arguments and errors as for `search_events`."""
-    async with asking(connection) as now:
+    async with asking(connection, tenant_id) as now:
         search = read_search(text, now=now, zone=zone, window=window)
         made = where(search, tenant_id)
         order = "" if search.narrow else _NEWEST
         rows = await connection.fetch(
-            f"SELECT action, outcome, count(*) AS events FROM (SELECT action, outcome FROM audit_event"  # noqa: S608  values are parameters
+            f"SELECT action, outcome, count(*) AS events FROM (SELECT action, outcome FROM tenant_audit_events"  # noqa: S608  values are parameters
             f" WHERE {made} {order} LIMIT {made.add(MOST_COUNTED + 1)}) AS sample GROUP BY action, outcome",
             *made.values,
         )
@@ -258,7 +263,7 @@ class Follower:
         Raises:
             InvalidQueryError: the search cannot be read, or takes too long.
         """
-        async with asking(connection) as now:
+        async with asking(connection, self._tenant_id) as now:
             search = read_search(self._text, now=now, zone=self._zone)
             # The range of time ends in the future here, and begins where no transaction can still be at work.
             search = replace(search, since=max(search.since, now - SETTLED), until=now + timedelta(days=1))
@@ -267,7 +272,7 @@ class Follower:
             made.parts.append(f"id <> ALL ({made.add(list(self._given))}::uuid[])")
             rows = await connection.fetch(
                 "SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS horizon, found.* FROM (VALUES (1)) AS one"  # noqa: S608  values are parameters
-                f" LEFT JOIN LATERAL (SELECT {COLUMNS}, xid::text FROM audit_event WHERE {made}"
+                f" LEFT JOIN LATERAL (SELECT {COLUMNS}, xid::text FROM tenant_audit_events WHERE {made}"
                 f" ORDER BY occurred_at, id LIMIT {made.add(most)}) AS found ON true",
                 *made.values,
             )

@@ -8,7 +8,7 @@ import asyncpg
 
 from models import metrics
 from models.audit.record import Event, record
-from models.db import ACQUIRE_SECONDS
+from models.db import tenant_scope
 from models.directory.membership import forget
 from models.directory.write import user_target
 from models.errors import NotFoundError, UnavailableError
@@ -81,7 +81,7 @@ async def delete_user(
     """
     for _ in range(_TRIES):
         try:
-            async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
+            async with tenant_scope(pool, [origin.tenant_id]) as connection:
                 done = await _delete(connection, origin, user_id, check, schema)
         except asyncpg.DeadlockDetectedError:  # see `forget`
             continue

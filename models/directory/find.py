@@ -1,6 +1,7 @@
 """Looking users up by what identifies them, for one process: lookups that arrive together share a statement.
 
-A statement of its own costs a lookup more processor time, here and in PostgreSQL, than all that it reads.
+A statement of its own costs a lookup more processor time, here and in PostgreSQL, than all that it reads. Those of one
+statement are one tenant's, so that it speaks for nobody else.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 
 from models.batch import Batcher
-from models.db import ACQUIRE_SECONDS, is_unavailable
+from models.db import ACQUIRE_SECONDS, for_tenant, is_unavailable
 from models.directory.read import WAITING, as_uuid, find_users, read_stored
 from models.directory.write_sql import GROUPS_IF_WANTED
 from models.scim.filter import Lookup
@@ -33,24 +34,41 @@ class _Asked(NamedTuple):
     scim_url: str | None
 
 
-def _many(value_type: str, users: str, waiting: str, named: str = "") -> str:
+def _many(value_type: str, applied: str, waiting: str, named: str = "") -> str:
     # The halves are limited or fenced each for itself (OFFSET 0), so that the planner probes the indexes for each row
     # of `wanted`, however many there are; it cannot know. Of one who is named, the second half is read only where the
     # first has nobody.
     end = "LIMIT 1" if named else "OFFSET 0"
-    return f"""
+    return for_tenant(f"""
 WITH wanted AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $2::{value_type}[], $3::text[])
-      WITH ORDINALITY AS w (tenant_id, value, url, place)
+    SELECT $1::uuid AS tenant_id, w.*
+      FROM unnest($2::{value_type}[], $3::text[]) WITH ORDINALITY AS w (value, url, place)
 )
 SELECT d.*, {GROUPS_IF_WANTED}, place FROM wanted {named} CROSS JOIN LATERAL (
-    SELECT id, doc::text, version, created_at, last_modified FROM users
-     WHERE users.tenant_id = wanted.tenant_id AND {users}
+    SELECT id, doc::text, version, created_at, last_modified FROM {applied} AND one.tenant_id = wanted.tenant_id
     UNION ALL
-    SELECT resource_id, (payload -> 'doc')::text, 1, staged_at, staged_at FROM job
-     WHERE job.tenant_id = wanted.tenant_id AND {WAITING} AND {waiting}
+    SELECT {waiting} AND one.tenant_id = wanted.tenant_id
     {end}) AS d
-"""  # noqa: S608  constants only
+""")  # noqa: S608  constants only
+
+
+def _many_named(value_type: str, named: str) -> str:
+    return _many(
+        value_type,
+        "users AS one WHERE one.id = named.id",
+        "resource_id, (payload -> 'doc')::text, 1, staged_at, staged_at FROM job AS one"
+        f" WHERE {WAITING} AND resource_id = named.id",
+        named,
+    )
+
+
+def _many_searched(applied: str, waiting: str) -> str:
+    # Through the views, as a lone lookup.
+    return _many(
+        "text",
+        f"tenant_users AS one WHERE {applied}",
+        f"id, doc::text, version, created_at, last_modified FROM tenant_waiting_users AS one WHERE {waiting}",
+    )
 
 
 _ITSELF = "CROSS JOIN LATERAL (SELECT wanted.value AS id) AS named"
@@ -59,15 +77,14 @@ _BY_NAME = """CROSS JOIN LATERAL (
      WHERE identifier.tenant_id = wanted.tenant_id AND kind = 'userName' AND value_key = wanted.value
      LIMIT 1) AS named"""
 _MANY: dict[LookupKind, str] = {
-    "id": _many("uuid", "users.id = named.id", "resource_id = named.id", _ITSELF),
-    "userName": _many("text", "users.id = named.id", "resource_id = named.id", _BY_NAME),
-    "externalId": _many("text", "external_id = wanted.value", "payload ->> 'external_id' = wanted.value"),
-    "workEmail": _many(
-        "text",
+    "id": _many_named("uuid", _ITSELF),
+    "userName": _many_named("text", _BY_NAME),
+    "externalId": _many_searched("external_id = wanted.value", "external_id = wanted.value"),
+    "workEmail": _many_searched(
         "(work_email_keys[1] = wanted.value"
         " OR (cardinality(work_email_keys) > 1 AND work_email_keys @> ARRAY[wanted.value]))",
-        "(payload -> 'work_email_keys' ->> 0 = wanted.value"
-        " OR (jsonb_array_length(payload -> 'work_email_keys') > 1 AND payload -> 'work_email_keys' ? wanted.value))",
+        "(work_email_keys ->> 0 = wanted.value"
+        " OR (jsonb_array_length(work_email_keys) > 1 AND work_email_keys ? wanted.value))",
     ),
 }
 
@@ -84,6 +101,7 @@ class UserFinder:
                 limit=limit,
                 in_flight=in_flight,
                 isolate=lambda error: isinstance(error, asyncpg.PostgresError) and not is_unavailable(error),
+                apart=lambda asked: asked.tenant_id,
             )
             for kind in _MANY
         }
@@ -102,7 +120,7 @@ class UserFinder:
         if len(asked) == 1:
             [(tenant_id, value, scim_url)] = asked
             return [await find_users(self._pool, tenant_id, Lookup(kind, value), scim_url=scim_url)]
-        return await find_many(self._pool, kind, asked)
+        return await find_many(self._pool, kind, asked[0].tenant_id, [one[1:] for one in asked])
 
     async def close(self) -> None:
         """Wait for the statements that are under way."""
@@ -111,24 +129,25 @@ class UserFinder:
 
 
 async def find_many(
-    pool: asyncpg.Pool, kind: LookupKind, asked: Sequence[tuple[UUID, str, str | None]]
+    pool: asyncpg.Pool, kind: LookupKind, tenant_id: UUID, asked: Sequence[tuple[str, str | None]]
 ) -> list[list[Stored]]:
     """Return for each of several lookups of one kind the users that it names, in the order of their ids.
 
     Args:
         pool: where to read.
         kind: what they are looked up by.
-        asked: whose users, the value as the client wrote it, and the SCIM base URL where groups are wanted as well.
+        tenant_id: whose users.
+        asked: the value as the client wrote it, and the SCIM base URL where groups are wanted as well.
     """
     values: list[object]
     if kind == "id":
-        values = [as_uuid(value) for _, value, _ in asked]  # NULL, which nobody has, of what is no id
+        values = [as_uuid(value) for value, _ in asked]  # NULL, which nobody has, of what is no id
     elif kind == "externalId":
-        values = [value for _, value, _ in asked]
+        values = [value for value, _ in asked]
     else:
-        values = [compare_key(value) for _, value, _ in asked]
+        values = [compare_key(value) for value, _ in asked]
     async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-        rows = await connection.fetch(_MANY[kind], [one[0] for one in asked], values, [one[2] for one in asked])
+        rows = await connection.fetch(_MANY[kind], tenant_id, values, [url for _, url in asked])
     found: list[list[Stored]] = [[] for _ in asked]
     for row in rows:
         found[row[6] - 1].append(read_stored(row))

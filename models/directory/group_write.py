@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import asyncpg
 
 from models.audit.record import Event, record
-from models.db import ACQUIRE_SECONDS
+from models.db import tenant_scope
 from models.directory.membership import change_members, forget, lock_members, missing_group
 from models.directory.read import Stored, read_stored
 from models.errors import UnavailableError, UniquenessError
@@ -97,7 +97,7 @@ async def create_group(pool: asyncpg.Pool, origin: Origin, group_id: UUID, group
             await change_members(connection, origin, group_id, MemberChanges(add=_once(group)), alone=False)
         return Stored(group_id, text, 1, created_at, created_at)
 
-    return await _transact(pool, create)
+    return await _transact(pool, origin.tenant_id, create)
 
 
 async def replace_group(
@@ -140,8 +140,8 @@ async def patch_members(
     # One statement sees the members as they were when it began, not when its turn came. That is as good where it
     # only adds or only removes; else two such statements could come to what neither order of them gives.
     if check is None and not members.replace and not (members.add and members.remove):
-        return await _retry(pool, at_once)
-    return await _transact(pool, in_turn)
+        return await _transact(pool, origin.tenant_id, at_once)
+    return await _transact(pool, origin.tenant_id, in_turn)
 
 
 async def write_group(
@@ -191,7 +191,7 @@ async def write_group(
             await _record(connection, origin, "scim.group.update", group_id, new, diff)
         return Written(stored, changed)
 
-    return await _transact(pool, write)
+    return await _transact(pool, tenant_id, write)
 
 
 async def delete_group(pool: asyncpg.Pool, origin: Origin, group_id: UUID, check: Check | None = None) -> None:
@@ -211,7 +211,7 @@ async def delete_group(pool: asyncpg.Pool, origin: Origin, group_id: UUID, check
         diff = net_diff(locked.doc, {}, GROUP)
         await _record(connection, origin, "scim.group.delete", group_id, locked.doc, diff)
 
-    await _transact(pool, delete)
+    await _transact(pool, origin.tenant_id, delete)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,19 +279,11 @@ async def _record(
     await record(connection, [event])
 
 
-async def _transact(pool: asyncpg.Pool, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-    async def transaction(connection: Connection) -> Result:
-        async with connection.transaction():
-            return await work(connection)
-
-    return await _retry(pool, transaction)
-
-
-async def _retry(pool: asyncpg.Pool, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-    """Do ``work``, again when it met another transaction that waited for this one."""
+async def _transact(pool: asyncpg.Pool, tenant_id: UUID, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+    """Do ``work`` in a transaction, again when it met another one that waited for it."""
     for attempt in range(1, _TRIES + 1):
         try:
-            async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            async with tenant_scope(pool, [tenant_id]) as connection:
                 return await work(connection)
         except asyncpg.DeadlockDetectedError:
             if attempt == _TRIES:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from models.db import for_tenant
 from models.directory.read import Source, Stored, as_uuid, read_stored
 from models.errors import TooManyError
 from models.scim.filter_sql import Column, Relation
@@ -25,21 +26,21 @@ MOST_MEMBERS = 100_000
 """Most members in one answer, 15 MB of JSON; beyond them they have to be excluded."""
 
 _SELECT = "SELECT id, doc::text, version, created_at, last_modified FROM groups WHERE tenant_id = $1 AND"
-_BY_ID = f"{_SELECT} id = $2"
-_BY_EXTERNAL_ID = f"{_SELECT} external_id = $2 ORDER BY id"
+_BY_ID = for_tenant(f"{_SELECT} id = $2")
+_BY_EXTERNAL_ID = for_tenant(f"{_SELECT} external_id = $2 ORDER BY id")
 _NAMED = "SELECT resource_id FROM identifier WHERE tenant_id = $1 AND kind = 'displayName' AND value_key = $2"
-_BY_DISPLAY_NAME = f"{_SELECT} id = ({_NAMED})"
+_BY_DISPLAY_NAME = for_tenant(f"{_SELECT} id = ({_NAMED})")
 
 # The members of groups $2 as JSON. A display name is left out: it would mean reading every member's document, which
 # takes four times as long.
-_MEMBERS = f"""
+_MEMBERS = for_tenant(f"""
 SELECT group_id, count(*), string_agg(
            format('{{"value":"%1$s","$ref":"%2$s/%3$ss/%1$s","type":"%3$s"}}', member_id, $3::text, member_type), ','
            ORDER BY member_id)
   FROM (SELECT group_id, member_id, member_type FROM membership WHERE tenant_id = $1 AND group_id = ANY ($2::uuid[])
          ORDER BY group_id, member_id LIMIT {MOST_MEMBERS + 1}) AS m
  GROUP BY group_id
-"""  # noqa: S608  constants only
+""")  # noqa: S608  constants only
 
 
 @lru_cache(maxsize=8)
@@ -57,7 +58,7 @@ def _relations(scim_url: str) -> Mapping[str, Relation]:
     }
 
 
-GROUPS = Source(GROUP, ("groups",), _relations)
+GROUPS = Source(GROUP, ("tenant_groups",), _relations)
 
 
 async def get_group(

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from models.db import tenant_scope
 from models.directory.read import Source, Stored, read_stored
 from models.scim.cursor import Position
 from models.scim.filter_sql import compile_filter
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import asyncpg
     from scim2_models.path import FilterNode
 
+    from models.db import Connection
     from models.scim.schema import ResourceSchema
     from models.scim.sort import Order
 
@@ -184,16 +186,21 @@ async def list_by_index(
         InvalidFilterError: a filter names what its resource type does not have.
     """
     query = _Query(tenant_id, parts, order, scim_url)
+    async with tenant_scope(pool, [tenant_id]) as connection:
+        return await _by_index(connection, query, start_index, count)
+
+
+async def _by_index(connection: Connection, query: _Query, start_index: int, count: int) -> Listed:
     statement, values = query.total(None)
-    total: int = await pool.fetchval(statement, *values)
+    total: int = await connection.fetchval(statement, *values)
     if count == 0 or start_index > total:
         return Listed(total, [])
     offset = start_index - 1
-    if offset and order is None and all(part.tree is None for part in parts):
+    if offset and query.order is None and all(part.tree is None for part in query.parts):
         statement = query.page(query.from_number(offset), count, 0)
     else:
         statement = query.page("", count, offset)
-    found = [_read(row) for row in await pool.fetch(statement, *query.values)]
+    found = [_read(row) for row in await connection.fetch(statement, *query.values)]
     return Listed(max(total, offset + len(found)), found)
 
 
@@ -222,12 +229,17 @@ async def list_by_cursor(
         InvalidFilterError: a filter names what its resource type does not have.
     """
     query = _Query(tenant_id, parts, order, scim_url)
+    async with tenant_scope(pool, [tenant_id]) as connection:
+        return await _by_cursor(connection, query, after, count)
+
+
+async def _by_cursor(connection: Connection, query: _Query, after: Position | None, count: int) -> Listed:
     statement, values = query.total(MOST_COUNTED + 1 if count else None)
-    total: int | None = await pool.fetchval(statement, *values)
+    total: int | None = await connection.fetchval(statement, *values)
     if count == 0 or total == 0:
         return Listed(total, [])
     statement = query.page(query.behind(after) if after else "", count + 1, 0)
-    rows = await pool.fetch(statement, *query.values)
+    rows = await connection.fetch(statement, *query.values)
     found = [_read(row) for row in rows[:count]]
     if total is not None and total > MOST_COUNTED:
         total = None

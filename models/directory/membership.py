@@ -62,7 +62,7 @@ _LOCK_MEMBERS = f"WITH {_KNOWN} SELECT id FROM missing"  # noqa: S608  constants
 
 _EXISTS = "SELECT EXISTS (SELECT FROM groups WHERE tenant_id = $1 AND id = $2)"
 
-# The row of the group is locked from here until the commit, which follows at once: the statement is the transaction.
+# The row of the group is locked from here until the commit, which follows at once.
 # The counts are taken before the group's row is written to, so that all rows are there by then.
 _CHANGE = f"""
 WITH {_KNOWN},

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from models.db import for_tenant
 from models.scim.filter_sql import Column, Relation
 from models.scim.filter_value import literal
 from models.scim.schema import USER, compare_key
@@ -49,28 +50,48 @@ GROUPS_OF = """(
      WHERE m.tenant_id = $1 AND m.member_id = d.id)"""
 
 
-def _both(users: str, waiting: str) -> tuple[str, str]:
-    """Return the query for a lookup that each half answers from its own index, without groups and with."""
+def _lookup(applied: str, waiting: str) -> tuple[str, str]:
+    """Return the query for a lookup that each half answers from its own index, without groups and with.
+
+    Args:
+        applied: where the half of the applied users is, and what is asked of it.
+        waiting: the same of the creates that wait.
+    """
     query = f"""
 SELECT d.*%s FROM (
-    SELECT id, doc::text, version, created_at, last_modified FROM users WHERE tenant_id = $1 AND {users}
+    SELECT id, doc::text, version, created_at, last_modified FROM {applied} AND tenant_id = $1
     UNION ALL
-    SELECT resource_id, (payload -> 'doc')::text, 1, staged_at, staged_at FROM job
-     WHERE tenant_id = $1 AND {WAITING} AND {waiting}
+    SELECT {waiting} AND tenant_id = $1
 ) AS d ORDER BY d.id
 """  # noqa: S608  constants only
-    return query % "", query % f", {GROUPS_OF.format(url='$3::text')}"
+    return for_tenant(query % ""), for_tenant(query % f", {GROUPS_OF.format(url='$3::text')}")
 
 
-_NAMED = "(SELECT resource_id FROM identifier WHERE tenant_id = $1 AND kind = 'userName' AND value_key = $2)"
-_BY_ID = _both("id = $2", "resource_id = $2")
-_BY_USER_NAME = _both(f"id = {_NAMED}", f"resource_id = {_NAMED}")
-_BY_EXTERNAL_ID = _both("external_id = $2", "payload ->> 'external_id' = $2")
+def _by_key(key: str) -> tuple[str, str]:
+    return _lookup(
+        f"users WHERE id = {key}",
+        "resource_id, (payload -> 'doc')::text, 1, staged_at, staged_at FROM job"
+        f" WHERE {WAITING} AND resource_id = {key}",
+    )
+
+
+def _by_search(applied: str, waiting: str) -> tuple[str, str]:
+    # Through the views, behind whose walls PostgreSQL uses indexes on JSON (migration 0010).
+    return _lookup(
+        f"tenant_users WHERE {applied}",
+        f"id, doc::text, version, created_at, last_modified FROM tenant_waiting_users WHERE {waiting}",
+    )
+
+
+_BY_ID = _by_key("$2")
+_BY_USER_NAME = _by_key(
+    "(SELECT resource_id FROM identifier WHERE tenant_id = $1 AND kind = 'userName' AND value_key = $2)"
+)
+_BY_EXTERNAL_ID = _by_search("external_id = $2", "external_id = $2")
 # A person rarely has two work addresses; those who do are found by an index that holds only them.
-_BY_WORK_EMAIL = _both(
+_BY_WORK_EMAIL = _by_search(
     "(work_email_keys[1] = $2 OR (cardinality(work_email_keys) > 1 AND work_email_keys @> ARRAY[$2]))",
-    "(payload -> 'work_email_keys' ->> 0 = $2"
-    " OR (jsonb_array_length(payload -> 'work_email_keys') > 1 AND payload -> 'work_email_keys' ? $2))",
+    "(work_email_keys ->> 0 = $2 OR (jsonb_array_length(work_email_keys) > 1 AND work_email_keys ? $2))",
 )
 
 
@@ -166,9 +187,5 @@ def _user_relations(scim_url: str) -> Mapping[str, Relation]:
     }
 
 
-# What the view `directory_user` puts together.
-_WAITING_USERS = f"""(
-    SELECT tenant_id, resource_id AS id, payload ->> 'external_id' AS external_id, payload -> 'doc' AS doc,
-           1 AS version, staged_at AS created_at, staged_at AS last_modified
-      FROM job WHERE {WAITING})"""  # noqa: S608  constants only
-USERS = Source(USER, ("users", _WAITING_USERS), _user_relations, GROUPS_OF)
+# The halves of what the view `directory_user` puts together.
+USERS = Source(USER, ("tenant_users", "tenant_waiting_users"), _user_relations, GROUPS_OF)

@@ -18,7 +18,7 @@ from models import metrics
 from models.audit.actions import ACTIONS, Action
 from models.audit.redact import keep
 from models.batch import Batcher
-from models.db import ACQUIRE_SECONDS, is_unavailable
+from models.db import ACQUIRE_SECONDS, is_unavailable, tenant_scope
 from models.directory.read import Stored, as_uuid, read_stored
 from models.directory.write_sql import KNOWN, LOCK, READ, RELEASE, RESERVE, WRITE
 from models.errors import InvalidValueError, NotFoundError, UnavailableError, UniquenessError
@@ -178,7 +178,7 @@ class UserWriter:
         self._turns: WeakValueDictionary[_Key, asyncio.Lock] = WeakValueDictionary()
         limit, in_flight = settings.intake_batch, settings.intake_in_flight
         self._reads: Batcher[Change, tuple[Stored, bool] | None] = Batcher(
-            self._read, limit=limit, in_flight=in_flight, isolate=_may_be_ones
+            self._read, limit=limit, in_flight=in_flight, isolate=_may_be_ones, apart=lambda change: change.tenant_id
         )
         self._writes: Batcher[_Draft, Stored | None] = Batcher(
             self._write_many, limit=limit, in_flight=in_flight, isolate=_may_be_ones
@@ -233,7 +233,7 @@ class UserWriter:
     async def _update_once(self, change: Change) -> Stored | None:
         """Return None, and change nothing, if somebody else had the user first: this is to come after it on record."""
         tenant_id, user_id = change.tenant_id, change.user_id
-        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
+        async with tenant_scope(self._pool, [tenant_id]) as connection:
             invitations = await settle(connection, tenant_id, user_id)
             row = await connection.fetchrow(LOCK, tenant_id, user_id, change.groups_at)
             if row is None:
@@ -252,7 +252,7 @@ class UserWriter:
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             rows = await connection.fetch(
                 READ,
-                [change.tenant_id for change in changes],
+                changes[0].tenant_id,
                 [change.user_id for change in changes],
                 [change.groups_at for change in changes],
             )
@@ -260,7 +260,7 @@ class UserWriter:
         return [found.get(place) for place in range(1, len(changes) + 1)]
 
     async def _write_many(self, drafts: Sequence[_Draft]) -> list[Stored | None]:
-        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+        async with tenant_scope(self._pool, {draft.change.tenant_id for draft in drafts}) as connection:
             written, due = await _write(connection, drafts)
         if due:
             self._ring(EMAIL, due)

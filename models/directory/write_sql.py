@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from models.db import for_tenant
 from models.directory.read import GROUPS_OF, WAITING
 from models.jobs import KINDS
 
@@ -11,11 +12,11 @@ _INVITE = KINDS["invitation.send"]
 GROUPS_IF_WANTED = f"""CASE WHEN wanted.url IS NOT NULL THEN
     {GROUPS_OF.replace("$1", "wanted.tenant_id").format(url="wanted.url")} END"""
 
-# Users by tenant and id, each from whichever half of the directory has it. The LIMITs make the planner probe the
+# Users of a tenant by id, each from whichever half of the directory has it. The LIMITs make the planner probe the
 # indexes for each, however many there are.
-READ = f"""
+READ = for_tenant(f"""
 WITH wanted AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[]) WITH ORDINALITY AS w (tenant_id, user_id, url, place)
+    SELECT $1::uuid AS tenant_id, w.* FROM unnest($2::uuid[], $3::text[]) WITH ORDINALITY AS w (user_id, url, place)
 )
 SELECT d.*, {GROUPS_IF_WANTED}, false AS waiting, place FROM wanted CROSS JOIN LATERAL (
     SELECT id, doc::text, version, created_at, last_modified FROM users
@@ -24,7 +25,7 @@ UNION ALL
 SELECT d.*, {GROUPS_IF_WANTED}, true, place FROM wanted CROSS JOIN LATERAL (
     SELECT resource_id AS id, (payload -> 'doc')::text, 1, staged_at, staged_at FROM job
      WHERE job.tenant_id = wanted.tenant_id AND resource_id = user_id AND {WAITING} LIMIT 1) AS d
-"""  # noqa: S608  constants only
+""")  # noqa: S608  constants only
 
 # A row that had to be waited for is read again, and then this transaction has its id already: it is older than that of
 # what was waited for, which the audit log would show as later.
@@ -35,10 +36,10 @@ SELECT d.id, d.doc::text, d.version, d.created_at, d.last_modified, {GROUPS_IF_W
   FROM users AS d JOIN wanted USING (tenant_id) WHERE d.id = $2 FOR NO KEY UPDATE OF d
 """  # noqa: S608  constants only
 
-KNOWN = f"""
+KNOWN = for_tenant(f"""
 SELECT EXISTS (SELECT FROM users WHERE tenant_id = $1 AND id = $2)
     OR EXISTS (SELECT FROM job WHERE tenant_id = $1 AND resource_id = $2 AND {WAITING})
-"""  # noqa: S608  constants only
+""")  # noqa: S608  constants only
 
 RESERVE = """
 INSERT INTO identifier (tenant_id, kind, value_key, resource_id) VALUES ($1, 'userName', $2, $3)

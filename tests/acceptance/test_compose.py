@@ -288,7 +288,7 @@ async def check_redis(stack: Stack) -> None:
 
 
 async def check_login(stack: Stack) -> None:
-    """The login of api and worker is `usher_app` and can become nobody else."""
+    """The login of api and worker can become `usher_app` and `usher_tenant`, and nobody else."""
     connection = await asyncpg.connect(stack.environment("worker")["USHER_DATABASE_URL"])
     try:
         assert await connection.fetchval("SELECT current_user") == "usher_service"
@@ -300,6 +300,8 @@ async def check_login(stack: Stack) -> None:
         for statement in ("DELETE FROM audit_event", "UPDATE audit_event SET reason = 'x'", "TRUNCATE audit_event"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(statement)
+        await connection.execute("SET ROLE usher_tenant")
+        assert await connection.fetchval("SELECT row_security_active('users')")
     finally:
         await connection.close()
 

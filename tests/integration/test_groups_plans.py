@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import asyncpg
-import orjson
 import pytest
 import pytest_asyncio
 from uuid_utils.compat import uuid7
@@ -21,10 +20,11 @@ from models.scim.document import Member
 from models.scim.filter import Lookup, parse_filter
 from models.scim.patch_members import MemberChanges
 from models.scim.schema import GROUP, USER
+from tests.support.plans import nodes, plans, recording, undone
 from tests.support.servers import cloned_database
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from tests.support.servers import Servers
 
@@ -91,71 +91,22 @@ async def filled(servers: Servers) -> AsyncIterator[str]:
             await connection.close()
 
 
-class Recorder:
-    """A connection, or a pool, that remembers the statements that are run."""
-
-    def __init__(self, connection: asyncpg.Connection) -> None:
-        self.connection = connection
-        self.statements: list[tuple[str, tuple[Any, ...]]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self.connection, name)
-
-        async def run(query: str, *values: Any) -> Any:
-            self.statements.append((query, values))
-            return await method(query, *values)
-
-        return run
-
-
-def nodes(plan: Any) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes(child)
-
-
 @asynccontextmanager
 async def checking(url: str) -> AsyncIterator[Any]:
-    """Lend a connection; afterwards see that no statement on it reads more than a few rows, however it is planned.
-
-    What is done is undone, and done again for every plan.
-    """
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_encode, decoder=orjson.loads)
-        recorder = Recorder(connection)
-        async with undone(connection):
+    """Lend a recorder; afterwards see that no statement reads more than a few rows, however it is planned."""
+    async with recording(url) as recorder:
+        async with undone(recorder.connection):
+            await recorder.connection.execute(f"SELECT set_config('usher.tenants', '{{{TENANT}}}', true)")
             yield recorder
         assert recorder.statements
-        for mode in ("force_custom_plan", "force_generic_plan"):
-            await connection.execute(f"SET plan_cache_mode = {mode}")
-            for query, values in recorder.statements:
-                async with undone(connection):
-                    [explained] = await (await connection.prepare(query)).explain(*values, analyze=True)
-                # An index that does not begin with what is asked for is read in many places, or as a whole.
-                blocks = explained["Plan"].get("Shared Hit Blocks", 0) + explained["Plan"].get("Shared Read Blocks", 0)
-                assert blocks <= MOST_BLOCKS, (mode, query, explained)
-                for node in nodes(explained["Plan"]):
-                    read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
-                    read += node.get("Rows Removed by Index Recheck", 0)
-                    assert node["Node Type"] != "Seq Scan" or node["Relation Name"] == "tenant", (mode, query, node)
-                    assert read * node["Actual Loops"] <= MOST_READ, (mode, query, node)
-    finally:
-        await connection.close()
-
-
-@asynccontextmanager
-async def undone(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
-        yield
-    finally:
-        await transaction.rollback()
-
-
-def _encode(value: Any) -> str:
-    return orjson.dumps(value).decode()
+        async for query, plan in plans(recorder):
+            # An index that does not begin with what is asked for is read in many places, or as a whole.
+            assert plan.get("Shared Hit Blocks", 0) + plan.get("Shared Read Blocks", 0) <= MOST_BLOCKS, (query, plan)
+            for node in nodes(plan):
+                read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+                read += node.get("Rows Removed by Index Recheck", 0)
+                assert node["Node Type"] != "Seq Scan" or node["Relation Name"] == "tenant", (query, node)
+                assert read * node["Actual Loops"] <= MOST_READ, (query, node)
 
 
 GROUP_7, USER_7 = one(2, 7), one(1, 7)

@@ -25,10 +25,10 @@ from models.scim.cursor import Position
 from models.scim.filter import parse_filter
 from models.scim.schema import GROUP, USER
 from models.scim.sort import parse_order
-from tests.integration.test_directory_plans import Recorder, nodes, plans
 from tests.integration.test_filter_sql_judge import PATHS, PEOPLE, judge
 from tests.support.api import document, fresh_settings
 from tests.support.people import SCHEMA
+from tests.support.plans import nodes, plans, recording
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -282,13 +282,9 @@ async def test_account_discovery_misses_and_repeats_nobody_while_users_come_and_
 
 async def recorded(settings: Settings, run: Callable[[Any], Awaitable[object]]) -> list[dict[str, Any]]:
     """Return the plans of the statements that list a page."""
-    connection = await asyncpg.connect(settings.database_url.get_secret_value())
-    try:
-        recorder = Recorder(connection)
+    async with recording(settings.database_url.get_secret_value()) as recorder:
         await run(recorder)
-        return [plan async for plan in plans(connection, recorder)]
-    finally:
-        await connection.close()
+        return [plan async for _, plan in plans(recorder)]
 
 
 @pytest.mark.asyncio(loop_scope="module")

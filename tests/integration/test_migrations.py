@@ -245,13 +245,13 @@ async def test_the_way_back_leaves_an_empty_schema(servers: Servers) -> None:
 
 
 async def test_a_database_of_its_own_owner_can_be_migrated(servers: Servers) -> None:
-    """It takes no superuser where an administrator made the two roles beforehand (docs/deploy.md)."""
+    """It takes no superuser where an administrator made the three roles beforehand (docs/deploy.md)."""
     owner = f"owner_{uuid.uuid4().hex[:8]}"
     async with empty_database(servers) as url, connected(servers.admin_url) as admin:
         await admin.execute(f"CREATE ROLE {owner} LOGIN PASSWORD 'of-the-owner'")
         name = url.rsplit("/", 1)[1]
         await admin.execute(f'ALTER DATABASE "{name}" OWNER TO {owner}')
-        await admin.execute(f"GRANT usher_app, usher_maintenance TO {owner}")
+        await admin.execute(f"GRANT usher_app, usher_tenant, usher_maintenance TO {owner}")
         try:
             host = url.split("@", 1)[1]
             await run.upgrade(f"postgresql://{owner}:of-the-owner@{host}")

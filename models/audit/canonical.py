@@ -69,16 +69,16 @@ def _load(text: str | bytes) -> tuple[dict[str, Any], Callable[[Any], bytes]]:
     """Return an event and what writes it canonically: another, slower pair if it has numbers that a float bends."""
     event = orjson.loads(text)
     for name in _FREE:
-        if (value := event[name]) and _has_float(value):
+        if (value := event[name]) and has_float(value):
             return _load_exactly(text), _dump_exactly
     return event, _dump
 
 
-def _has_float(value: Any) -> bool:
-    for item in value.values() if type(value) is dict else value:
-        if type(item) in _DEEP and (type(item) is float or _has_float(item)):
-            return True
-    return False
+def has_float(value: Any) -> bool:
+    """Tell whether it is, or somewhere has, a number that a float may bend."""
+    if type(value) not in _DEEP or type(value) is float:
+        return type(value) is float
+    return any(type(item) in _DEEP and has_float(item) for item in (value.values() if type(value) is dict else value))
 
 
 def _leaf(event: dict[str, Any], dump: Callable[[Any], bytes]) -> Leaf:
@@ -105,12 +105,28 @@ def _apart(event: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     personal: dict[str, Any] = {"actor_label": event["actor_label"], "diff": event["diff"]}
     for name in _BESIDE:
         del event[name]
-    targets = event["targets"]
-    event["targets"] = [{key: target[key] for key in target if key in _KEPT_OF_TARGET} for target in targets]
-    personal["targets"] = [{key: target[key] for key in target if key not in _KEPT_OF_TARGET} for target in targets]
-    context = event["context"]
-    personal["context"] = {key: context.pop(key) for key in PERSONAL_CONTEXT if key in context} if context else {}
+    targets, context = event["targets"], event["context"]
+    parts = []
+    if are_objects(targets):
+        parts = [split_target(target) for target in targets]
+        event["targets"] = [fixed for fixed, _ in parts]
+    personal["targets"] = [named for _, named in parts]
+    known = PERSONAL_CONTEXT if type(context) is dict else ()
+    personal["context"] = {key: context.pop(key) for key in known if key in context}
     return event, personal
+
+
+def are_objects(value: Any) -> bool:
+    """Tell whether it is a list of objects; we write no other targets, and what somebody put there stays whole."""
+    return type(value) is list and all(type(item) is dict for item in value)
+
+
+def split_target(target: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what stays of a target for ever, and what is personal."""
+    return (
+        {key: target[key] for key in target if key in _KEPT_OF_TARGET},
+        {key: target[key] for key in target if key not in _KEPT_OF_TARGET},
+    )
 
 
 def _is_empty(personal: dict[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from models.db import Connection
 
@@ -21,6 +21,10 @@ def _json(value: str) -> str:
     return f"coalesce(to_json({value})::text, 'null')"
 
 
+def _digits(value: str) -> str:
+    return f"coalesce({value}::text, 'null')"
+
+
 # What `row_to_json` writes of the same, to the byte, in six tenths of the time: no look at each column's type, and no
 # escaping where none can be needed.
 _FIELDS = {
@@ -28,7 +32,8 @@ _FIELDS = {
     "xid": _quoted("e.xid::text"),
     "tenant_id": _quoted("e.tenant_id"),
     "occurred_at": _quoted("""to_char(e.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""),
-    **{name: _json(f"e.{name}") for name in ("action", "phase", "outcome", "reason", "severity")},
+    **{name: _json(f"e.{name}") for name in ("action", "phase", "outcome", "reason")},
+    "severity": _digits("e.severity"),
     **{name: _json(f"e.{name}") for name in ("actor_type", "actor_id", "actor_label")},
     "targets": "coalesce(e.targets::text, 'null')",
     **{name: _json(f"e.{name}") for name in ("target_type", "target_id")},
@@ -36,12 +41,20 @@ _FIELDS = {
     "job_id": _quoted("e.job_id"),
     "context": "coalesce(e.context::text, 'null')",
     "diff": "coalesce(e.diff::text, 'null')",
-    **{name: _json(f"e.{name}") for name in ("changed", "schema_version")},
+    "changed": _json("e.changed"),
+    "schema_version": _digits("e.schema_version"),
     "salt": _quoted("e.salt"),
     "personal_hash": _quoted("encode(e.personal_hash, 'hex')"),
     "erasure_id": _quoted("e.erasure_id"),
 }
-_LINE = "'{' || " + " || ',' || ".join(f"""'"{name}":' || {value}""" for name, value in _FIELDS.items()) + " || '}'"
+
+
+def written(names: Iterable[str]) -> str:
+    """Return SQL that writes some fields as members of a JSON object, with commas between."""
+    return " || ',' || ".join(f"""'"{name}":' || {_FIELDS[name]}""" for name in names)
+
+
+_LINE = f"'{{' || {written(_FIELDS)} || '}}'"
 # As CSV with quotation marks and delimiters that JSON never has in the raw, a line goes out as it is.
 _RAW: dict[str, Any] = {"format": "csv", "delimiter": "\x01", "quote": "\x02"}
 _MOST_SECONDS = 3600.0

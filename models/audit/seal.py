@@ -10,18 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import asyncpg
 
-from models.audit.canonical import PLATFORM, leaf_of
-from models.audit.lines import each_line, lines
+from models.audit.canonical import PLATFORM
+from models.audit.leaves import place_of, read, rows_of
+from models.audit.lines import each_line
 from models.audit.merkle import EMPTY_ROOT, root_of
 from models.audit.note import ZEROS, Seal, read_seal
 from models.errors import UsherError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from uuid import UUID
 
     from models.audit.keys import Signer
     from models.db import Connection
@@ -33,7 +34,7 @@ EMPTY_AFTER_HOURS = 1
 
 XID = "(e.xid::text::bigint)"  # as the index has it
 _RANGE = f"{XID} >= $1 AND {XID} < $2"
-_LINES = lines(_RANGE)
+_ROWS = rows_of(_RANGE)
 _HORIZON = """
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
        (SELECT coalesce(max(to_xid), 0) FROM audit_seal) AS reached
@@ -131,19 +132,23 @@ async def _seal_up_to(connection: Connection, signer: Signer, bound: int, done: 
             horizon, reached = await read_horizon(connection)
             if not reached < bound <= horizon:
                 return False
-            streams: dict[str, list[tuple[int, bytes, bytes]]] = {}
+            streams: dict[UUID, list[tuple[int, bytes, bytes]]] = {}
+            places: dict[bytes, tuple[int, list[tuple[int, bytes, bytes]]]] = {}
             await connection.execute("SET LOCAL enable_seqscan = off")  # statistics lag behind where it matters
 
-            def note(text: bytes) -> None:
-                leaf = leaf_of(text)
-                streams.setdefault(leaf.stream, []).append((leaf.xid, leaf.id, leaf.hash))
+            def note(row: bytes) -> None:
+                place, event_id, leaf, _, _ = read(row)
+                if (known := places.get(place)) is None:
+                    stream, xid = place_of(place)
+                    known = places[place] = xid, streams.setdefault(stream, [])
+                known[1].append((known[0], event_id, leaf))
 
-            await each_line(connection, _LINES, reached, bound, work=note)
-            heads = await read_heads(connection, [UUID(stream) for stream in streams])
+            await each_line(connection, _ROWS, reached, bound, work=note)
+            heads = await read_heads(connection, list(streams))
             seals = []
             for stream, leaves in streams.items():
                 leaves.sort()
-                made = _next(heads.get(UUID(stream)), UUID(stream), bound, "events", [leaf[2] for leaf in leaves])
+                made = _next(heads.get(stream), stream, bound, "events", [leaf[2] for leaf in leaves])
                 seals.append(signed(made, signer))
                 await connection.execute(
                     "INSERT INTO audit_leaves (stream, seq, ids, xids, leaves) VALUES ($1, $2, $3, $4, $5)",

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from models.audit.canonical import PLATFORM, leaf_of
 from models.audit.chain import Chain, bounds_of, check_anchors, read_chains
 from models.audit.findings import Finding, Report
 from models.audit.keys import by_id
+from models.audit.leaves import line_of, place_of, read, rows_of
 from models.audit.lines import each_line, lines
 from models.audit.merkle import root_of
 from models.audit.narrow import Row, Sealed, compare, explain, unpack
@@ -33,7 +34,7 @@ _MOST_STRANGE = 10_000  # rows whose text is kept to be explained
 _LATE = timedelta(minutes=10)
 _OPEN_END = 2**63 - 1
 
-_LINES = lines(f"{XID} >= $1 AND {XID} < $2 AND ($3::uuid IS NULL OR coalesce(e.tenant_id, '{PLATFORM}') = $3)")
+_ROWS = rows_of(f"{XID} >= $1 AND {XID} < $2 AND ($3::uuid IS NULL OR coalesce(e.tenant_id, '{PLATFORM}') = $3)")
 _BY_ID = lines("e.id = ANY ($1::uuid[])")
 _LEAVES = """
 SELECT stream, seq, ids, xids, leaves FROM unnest($1::uuid[], $2::bigint[]) AS s (stream, seq)
@@ -112,25 +113,28 @@ class _Run:
             for seal in one.between(first, bound):
                 rows[one.chain.stream, seal.seq] = []
 
-        streams: dict[str, UUID] = {}
+        places: dict[bytes, _Place] = {}
 
         def note(text: bytes) -> None:
-            leaf = leaf_of(text)
-            stream = streams.get(leaf.stream)
-            if stream is None:
-                stream = streams[leaf.stream] = UUID(leaf.stream)
-            row = Row(leaf.xid, leaf.id, leaf.hash, leaf.sound)
+            tail, event_id, leaf, sound, erasure_id = read(text)
+            place = places.get(tail)
+            if place is None:
+                stream, xid = place_of(tail)
+                of = reach[stream].of(xid) if stream in reach else None
+                held = rows.get((stream, of.seq)) if of else None
+                missing = of is None and stream in reach and reach[stream].is_missing(xid)
+                place = places[tail] = _Place(stream, xid, of.seq if of else None, held, missing)
+            row = Row(place.xid, event_id, leaf, sound)
             self.report.events += 1
-            if leaf.erasure_id is not None:
+            if erasure_id is not None:
                 self.report.erased += 1
-                self._erasures.setdefault(leaf.erasure_id, (stream, str(UUID(bytes=leaf.id))))
-            of = reach[stream].of(leaf.xid) if stream in reach else None
-            if of is not None and (held := rows.get((stream, of.seq))) is not None:
-                held.append(row)
-            elif of is not None or stream not in reach or not reach[stream].is_missing(leaf.xid):
-                self._note_strange(stream, row, text, of.seq if of else None)
+                self._erasures.setdefault(erasure_id, (place.stream, str(UUID(bytes=event_id))))
+            if place.held is not None:
+                place.held.append(row)
+            elif not place.missing:
+                self._note_strange(place.stream, row, line_of(text), place.seq)
 
-        await each_line(self._connection, _LINES, first, bound, self._stream, work=note)
+        await each_line(self._connection, _ROWS, first, bound, self._stream, work=note)
         suspects = [key for key in rows if not self._fits(reach[key[0]], key[1], rows[key])]
         for start in range(0, len(suspects), 100):
             await self._narrow(reach, suspects[start : start + 100], rows)
@@ -213,6 +217,16 @@ class _Run:
             self.report.incomplete.append(
                 f"{row['count']} events since {row['oldest']:%Y-%m-%d %H:%M:%S}Z are not sealed yet."
             )
+
+
+class _Place(NamedTuple):
+    """Where the events of one transaction in one stream belong."""
+
+    stream: UUID
+    xid: int
+    seq: int | None
+    held: list[Row] | None
+    missing: bool
 
 
 class _Reach:

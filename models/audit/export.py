@@ -110,13 +110,17 @@ def _note(done: Exported, block: bytes) -> None:
 
     A line begins with id, transaction and tenant, as `models.audit.lines` has them.
     """
-    texts = block[:-1].split(b"\n")
+    heads, start, size = set(), 0, len(block)
+    while start < size:
+        last = start
+        heads.add(block[start + _HEAD.start : start + _HEAD.stop])
+        start = block.index(b"\n", start) + 1
+        done.rows += 1
     if done.first_id is None:
-        done.first_id = texts[0][_ID].decode()
-    done.rows += len(texts)
-    done.last_id = texts[-1][_ID].decode()
+        done.first_id = block[_ID].decode()
+    done.last_id = block[last + _ID.start : last + _ID.stop].decode()
     reach = done.reach
-    for head in {text[_HEAD] for text in texts}:  # a transaction writes many events, mostly of one tenant
+    for head in heads:  # a transaction writes many events, mostly of one tenant
         digits, _, rest = head.partition(b'"')
         xid, stream = int(digits), rest[_TENANT : _TENANT + 36] if rest[_TENANT - 1] == _QUOTE else b""
         seen = reach.get(stream)

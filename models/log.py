@@ -90,8 +90,8 @@ def tell(sentence: str, fields: dict[str, Any]) -> None:
     if _quick is None:
         _log.info(sentence, **fields)
     else:
-        at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        _quick.msg(orjson.dumps({**fields, "event": sentence, "level": "info", "at": at}))
+        line = {**fields, "event": sentence, "level": "info", "at": datetime.now(UTC)}
+        _quick.msg(orjson.dumps(line, option=orjson.OPT_UTC_Z))
 
 
 def set_up_logging(settings: Settings) -> None:

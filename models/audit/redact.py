@@ -94,8 +94,14 @@ def _has_secret(item: Mapping[str, Any]) -> bool:
 
 
 def _holds_secret(value: Any) -> bool:
+    # Every value of every create comes by here, and nearly all are strings: those are passed without a further call.
+    if value.__class__ is str:
+        return False
     if isinstance(value, dict):
-        return any(level(name) == "never" or _holds_secret(inner) for name, inner in value.items())
+        for name, inner in value.items():
+            if level(name) == "never" or (inner.__class__ is not str and _holds_secret(inner)):
+                return True
+        return False
     return isinstance(value, list) and any(map(_holds_secret, value))
 
 

@@ -66,7 +66,10 @@ class _Differ:
         for name, new in after.items():
             old = before.get(name)
             if new != old and name != "schemas":
-                self._value(old, new, prefix, name)
+                if isinstance(new, str):
+                    self._add(prefix + name, old, new)  # as nearly all, whatever it was
+                else:
+                    self._value(old, new, prefix, name)
         for name, old in before.items():
             if name not in after and name != "schemas":
                 self._value(old, None, prefix, name)
@@ -74,10 +77,10 @@ class _Differ:
     def _value(self, old: Any, new: Any, prefix: str, name: str) -> None:
         path = prefix + name
         known = old if new is None else new
-        if isinstance(known, dict) and isinstance(old, dict | None):
+        if isinstance(known, dict) and (old is None or isinstance(old, dict)):
             below = f"{path}:" if not prefix and ":" in name else f"{path}."  # only an extension's name is a URN
             self.objects(old or {}, new or {}, below)
-        elif isinstance(known, list) and isinstance(old, list | None):
+        elif isinstance(known, list) and (old is None or isinstance(old, list)):
             self._lists(old or [], new or [], path)
         else:
             self._add(path, old, new)

@@ -63,7 +63,7 @@ def any_case(entries: Mapping[str, T], name: str) -> T | None:
 
 def unassigned(value: Any) -> bool:
     """Tell null, an empty list and an empty object, none of which is a value (case 48, RFC 7643 §2.5)."""
-    return value is None or (not value and isinstance(value, list | dict))
+    return value is None or (not value and isinstance(value, (list, dict)))
 
 
 def check_schemas(value: Any) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from models.scim.schema import Attribute, ResourceSchema
 
+_HOLDERS = (dict, list)  # a union made at each look costs more than the look
 _MAX_IGNORED = 100
 _MAX_NAME = 200
 _MAX_WORK = 300_000  # elements looked at; keeps one request under about a second
@@ -113,11 +114,12 @@ class _Patch:
     def finish(self) -> None:
         """Bring the document into the form in which a whole one would have been read."""
         for name, value in list(self.doc.items()):
-            _drop_empty(self.doc, name, value)
-        # An extension that the tenant has no longer would be dropped from a whole document too.
-        for name in [name for name in self.doc if name.startswith("urn:")]:
-            if name.lower() not in self.schema.extensions:
-                del self.doc[name]
+            if isinstance(value, _HOLDERS):
+                # An extension that the tenant has no longer would be dropped from a whole document too.
+                if name.startswith("urn:") and name.lower() not in self.schema.extensions:
+                    del self.doc[name]
+                else:
+                    _drop_empty(self.doc, name, value)
         urns = [extension.urn for extension in self.schema.extensions.values()]
         self.doc["schemas"] = entra.present_schemas(self.schema.urn, urns, self.doc)
 
@@ -334,9 +336,10 @@ class _Patch:
         return elements
 
 
-def _drop_empty(holder: dict[str, Any], name: str, value: Any) -> None:
+def _drop_empty(holder: dict[str, Any], name: str, value: dict[str, Any] | list[Any]) -> None:
     if isinstance(value, dict):
         for inner_name, inner in list(value.items()):
-            _drop_empty(value, inner_name, inner)
-    if value in ({}, []):
+            if isinstance(inner, _HOLDERS):
+                _drop_empty(value, inner_name, inner)
+    if not value:
         del holder[name]

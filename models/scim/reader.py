@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from models.scim.schema import Attribute, Extension, ResolvedPath, ResourceSchema
 
 Reader = Callable[[Any, list[str]], Any]
-Rules = dict[str, tuple[str, Reader]]
-"""By name, as the schema spells it and in lower case: the schema's spelling and the reader."""
+Rules = dict[str, tuple[str, Reader, int]]
+"""By name, as the schema spells it and in lower case: the schema's spelling, the reader, and how long a string is kept
+without asking that; -1 where it has to be asked. Most values are plain strings, and a call costs more than the look."""
 
 MAX_KEY = 512
 """Longest value, in characters, that is compared through an index."""
@@ -63,14 +64,15 @@ def resource_rules(schema: ResourceSchema) -> Rules:
     """Return the readers of a resource's top level: core attributes and extension objects."""
     rules: Rules = {}
     for attribute in schema.attributes.values():
-        _add(rules, attribute, _reader(schema, attribute, attribute.name))
-    rules["schemas"] = ("schemas", _schemas)
+        _add(rules, attribute, _reader(schema, attribute, attribute.name), _plain(schema, attribute, attribute.name))
+    rules["schemas"] = ("schemas", _schemas, -1)
     for name in entra.SERVER_OWNED:
-        rules[name] = (name, _dropped)
+        rules[name] = (name, _dropped, -1)
     for extension in schema.extensions.values():
         rules[extension.urn] = rules[extension.urn.lower()] = (
             extension.urn,
             _extension_reader(schema, extension),
+            -1,
         )
     return rules
 
@@ -106,10 +108,13 @@ def read_members(
             else:
                 skipped[name] = item
             continue
-        own_name, reader = rule
-        kept = reader(item, ignored)
-        if kept is None:
-            continue
+        own_name, reader, plain = rule
+        if item.__class__ is str and len(item) <= plain:
+            kept = item
+        else:
+            kept = reader(item, ignored)
+            if kept is None:
+                continue
         if own_name in result and result[own_name] != kept:
             raise InvalidValueError(f"{prefix}{own_name} is given twice with different values.")
         result[own_name] = kept
@@ -158,8 +163,24 @@ def _is_kept(attribute: Attribute) -> bool:
     return attribute.mutability not in ("readOnly", "writeOnly") and attribute.returned != "never"
 
 
-def _add(rules: Rules, attribute: Attribute, reader: Reader) -> None:
-    rules[attribute.name] = rules[attribute.name.lower()] = (attribute.name, reader)
+def _add(rules: Rules, attribute: Attribute, reader: Reader, plain: int) -> None:
+    rules[attribute.name] = rules[attribute.name.lower()] = (attribute.name, reader, plain)
+
+
+def _longest(schema: ResourceSchema, path: str) -> int:
+    return MAX_KEY if (schema.urn, path) in _KEYS else MAX_STRING
+
+
+def _plain(schema: ResourceSchema, attribute: Attribute, path: str) -> int:
+    """Return up to which length any string is a value of the attribute, -1 if there is more to it."""
+    plain = (
+        attribute.type in ("string", "reference")
+        and not attribute.multi_valued
+        and _is_kept(attribute)
+        and path not in _PREPARED
+        and (schema.urn, path) not in _ONE_LINE
+    )
+    return _longest(schema, path) if plain else -1
 
 
 def _reader(schema: ResourceSchema, attribute: Attribute, path: str) -> Reader:
@@ -175,8 +196,7 @@ def _single(schema: ResourceSchema, attribute: Attribute, path: str) -> Reader:
     if attribute.type == "complex":
         reader = _complex(schema, attribute, path)
     elif attribute.type in ("string", "reference"):
-        limit = MAX_KEY if (schema.urn, path) in _KEYS else MAX_STRING
-        reader = _string(path, limit, one_line=(schema.urn, path) in _ONE_LINE)
+        reader = _string(path, _longest(schema, path), one_line=(schema.urn, path) in _ONE_LINE)
     else:
         reader = _SIMPLE[attribute.type](path)
     prepare = _PREPARED.get(path)
@@ -202,7 +222,8 @@ def _complex(schema: ResourceSchema, attribute: Attribute, path: str) -> Reader:
 def _object(schema: ResourceSchema, attributes: Mapping[str, Attribute], path: str, prefix: str) -> Reader:
     rules: Rules = {}
     for attribute in attributes.values():
-        _add(rules, attribute, _reader(schema, attribute, prefix + attribute.name))
+        below = prefix + attribute.name
+        _add(rules, attribute, _reader(schema, attribute, below), _plain(schema, attribute, below))
     required = required_names(attributes)
 
     def read(value: Any, ignored: list[str]) -> Any:

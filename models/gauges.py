@@ -35,27 +35,38 @@ _EXPIRY_DAYS = (1, 3, 14)
 
 _log = structlog.get_logger("metrics")
 
-# One row for each number: the metric, up to two labels, the number. The retries and what is due later are few or
-# none, so what is read of many rows is only that they are there.
-_LEDGER = """
-WITH waiting AS (
-    SELECT queue, count(*) FILTER (WHERE state = 'staged' AND run_at <= now()) AS staged,
-           count(*) FILTER (WHERE state = 'staged' AND run_at > now()) AS scheduled,
-           count(*) FILTER (WHERE state = 'retry') AS retry,
-           extract(epoch FROM now() - min(run_at) FILTER (WHERE state = 'staged'))::float AS staged_age,
-           extract(epoch FROM now() - min(staged_at) FILTER (WHERE state = 'retry'))::float AS retry_age
-      FROM job WHERE state IN ('staged', 'retry') GROUP BY queue
+# What waits is counted by its index alone, however much it is; the retries are few or none. The oldest that is staged
+# is sought kind by kind of each tenant, for the index is in that order.
+_WAITING = f"""
+WITH {PAIRS.strip()},
+waiting AS (
+    SELECT count(*) AS jobs, count(*) FILTER (WHERE run_at > now()) AS later
+      FROM job WHERE queue = $1 AND state IN ('staged', 'retry')
 ),
-running AS (
+again AS (
+    SELECT count(*) AS jobs, count(*) FILTER (WHERE run_at > now()) AS later, min(staged_at) AS first
+      FROM job WHERE queue = $1 AND state = 'retry'
+),
+staged AS (
+    SELECT min(first.run_at) AS first
+      FROM pair
+     CROSS JOIN LATERAL (SELECT run_at FROM job
+                          WHERE queue = $1 AND tenant_id = pair.tenant_id AND kind = pair.kind AND state = 'staged'
+                          ORDER BY run_at LIMIT 1) AS first
+)
+SELECT waiting.jobs - waiting.later - again.jobs + again.later AS staged, waiting.later - again.later AS scheduled,
+       again.jobs AS retry, extract(epoch FROM now() - staged.first)::float AS staged_age,
+       extract(epoch FROM now() - again.first)::float AS retry_age
+  FROM waiting, again, staged
+"""  # noqa: S608  constants only
+
+# One row for each number: the metric, up to two labels, the number.
+_LEDGER = """
+WITH running AS (
     SELECT queue, count(*) AS running, extract(epoch FROM now() - min(started_at))::float AS running_age
       FROM job WHERE state = 'running' GROUP BY queue
 )
-SELECT 'jobs' AS what, queue AS label, state AS other, number
-  FROM waiting, LATERAL (VALUES ('staged', staged), ('scheduled', scheduled), ('retry', retry)) AS v (state, number)
-UNION ALL
-SELECT 'age', queue, state, greatest(number, 0)
-  FROM waiting, LATERAL (VALUES ('staged', staged_age), ('retry', retry_age)) AS v (state, number)
-UNION ALL SELECT 'jobs', queue, 'running', running FROM running
+SELECT 'jobs' AS what, queue AS label, 'running' AS other, running AS number FROM running
 UNION ALL SELECT 'age', queue, 'running', running_age FROM running
 UNION ALL SELECT 'dead', kind, NULL, count(*) FROM job WHERE state = 'dead' GROUP BY kind
 UNION ALL
@@ -137,7 +148,7 @@ class Gauges:
             async with asyncio.timeout(_STATEMENT_SECONDS * 2), self._pool.acquire() as connection:
                 writable = await connection.fetchval("SELECT NOT pg_is_in_recovery()")
                 found[metrics.DATABASE_UP.name, ()] = [float(writable)]
-                for read in (_ledger, _audit, _streams, self._tenants):
+                for read in (_ledger, _waiting, _audit, _streams, self._tenants):
                     found |= await _part(connection, read)
         except Exception as error:  # noqa: BLE001  however it fails: what the processes count is shown all the same
             _log.warning("The gauges could not be read", action="metrics.unread", error=type(error).__name__)
@@ -225,6 +236,19 @@ async def _ledger(connection: Connection) -> dict[Key, list[float]]:
         elif number is not None:
             metric = _METRICS[what]
             found[metric.name, (label, other)[: len(metric.labels)]] = [number]
+    return found
+
+
+async def _waiting(connection: Connection) -> dict[Key, list[float]]:
+    """Return how many jobs wait in each queue, and for how long."""
+    await connection.execute("SET LOCAL enable_indexscan = on")
+    found: dict[Key, list[float]] = {}
+    for queue in QUEUES:
+        [row] = await connection.fetch(_WAITING, queue)
+        for state in ("staged", "scheduled", "retry"):
+            found[metrics.QUEUE_JOBS.name, (queue, state)] = [row[state]]
+        for state in ("staged", "retry"):
+            found[metrics.QUEUE_OLDEST.name, (queue, state)] = [max(row[f"{state}_age"] or 0.0, 0.0)]
     return found
 
 

@@ -28,6 +28,7 @@ class Job(SQLModel, table=True):
         ),
         Index("job_due", "queue", "tenant_id", "kind", "run_at", "id", postgresql_where=text(_DUE)),
         Index("job_leased", "lease_until", postgresql_where=text("state = 'running'::text")),
+        Index("job_retry", "queue", "kind", "staged_at", "run_at", postgresql_where=text("state = 'retry'::text")),
         Index("job_dead", "kind", "tenant_id", postgresql_where=text("state = 'dead'::text")),
         Index("job_cancelled", "id", postgresql_where=text("state = 'cancelled'::text")),
         Index("job_waiting_id", "tenant_id", "resource_id", postgresql_where=text(_WAITING_CREATE)),

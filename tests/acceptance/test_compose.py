@@ -321,7 +321,7 @@ def make_key(stack: Stack) -> None:
     """The key is made by the first start, and kept by the second."""
     made = []
     for _ in range(2):
-        assert stack.start("audit-key").wait(timeout=60) == 0, stack.log("audit-key")
+        assert stack.start("audit-key").wait(timeout=240) == 0, stack.log("audit-key")
         made.append(stack.here("/var/lib/usher/key/audit.key").read_bytes())
     assert made[0] == made[1]
     del stack.processes["audit-key"]
@@ -332,7 +332,7 @@ async def test_the_services_start_work_and_stop(stack: Stack) -> None:
     start_redis(stack)
     stack.start("mail", _mail_argv(stack))
     await check_redis(stack)
-    assert stack.start("migrate").wait(timeout=60) == 0, stack.log("migrate")
+    assert stack.start("migrate").wait(timeout=240) == 0, stack.log("migrate")
     del stack.processes["migrate"]
     make_key(stack)
     await check_login(stack)
@@ -347,7 +347,7 @@ async def test_the_services_start_work_and_stop(stack: Stack) -> None:
             except aiohttp.ClientError:
                 return None
 
-        answer: dict[str, Any] | None = await wait_until(ready, "the api to be ready", 30)
+        answer: dict[str, Any] | None = await wait_until(ready, "the api to be ready", 120)
         assert answer
         assert (answer["postgresql"], answer["redis"]) == ("ok", "ok")
         assert stack.healthy("api")

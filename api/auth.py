@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -144,7 +144,7 @@ class TokenCache:
             if is_unavailable(error):
                 raise UnavailableError("The token store does not answer; please try again.") from error
             raise
-        now = datetime.now(UTC)
+        now = datetime.now(UTC) if token is None else self._clock(trusted_until, token)
         reason = refusal(token, secret, scope, now)
         if reason == "scope" and token is not None:
             metrics.AUTH_FAILURES.add(1, reason)
@@ -169,6 +169,11 @@ class TokenCache:
         self._verified[key] = (trusted_until, principal)
         self._note_use(principal)
         return principal
+
+    def _clock(self, trusted_until: float, token: TokenRecord) -> datetime:
+        """Return the moment by the database's clock, from when it was read with the token."""
+        asked = trusted_until - self._trust_seconds
+        return token.read_at + timedelta(seconds=time.monotonic() - asked)
 
     def _hint(self, text: str) -> str:
         """Return what groups attempts with one token; without the key it tells nothing of the token."""

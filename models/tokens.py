@@ -7,7 +7,7 @@ import hmac
 import secrets
 import string
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,8 @@ class TokenRecord:
     """The tenant's own schemas, as JSON: read along, so that they cost no question of their own."""
     capture_until: datetime | None = None
     """Until when the tenant's bodies are kept for operators; read along too."""
+    read_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """When it was read, by the database's clock: whether it has expired is not for a process's own clock to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ async def find_token(connection: Connection | asyncpg.Pool, token_id: str) -> To
     """Read one token, or None if there is no such id."""
     row = await connection.fetchrow(
         "SELECT token.id, tenant_id, label, secret_hash, scopes, expires_at, revoked_at, schemas::text,"
-        " capture_until"
+        " capture_until, now() AS read_at"
         " FROM token JOIN tenant ON tenant.id = tenant_id WHERE token.id = $1",
         token_id,
     )
@@ -131,6 +133,7 @@ async def find_token(connection: Connection | asyncpg.Pool, token_id: str) -> To
         revoked_at=row["revoked_at"],
         schemas=row["schemas"],
         capture_until=row["capture_until"],
+        read_at=row["read_at"],
     )
 
 

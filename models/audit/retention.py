@@ -15,7 +15,7 @@ import orjson
 from models.audit.canonical import PLATFORM
 from models.audit.note import Seal, read_seal
 from models.audit.record import Event, record
-from models.audit.seal import COLUMNS, LOCK, XID, read_heads, read_horizon, signed, tombstone, write_seals
+from models.audit.seal import COLUMNS, LOCK, XID, read_clock, read_heads, read_horizon, signed, tombstone, write_seals
 from models.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ async def _drop(connection: Connection, signer: Signer, month: Any, actor: Actor
         await connection.execute("SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = 0")
         _, reached = await read_horizon(connection)
         span = (month["first"], _month_after(month["first"]))
-        rows = await connection.fetch(_STREAMS, *span)
+        rows, now = await connection.fetch(_STREAMS, *span), await read_clock(connection)
         heads = await read_heads(connection, [row["stream"] for row in rows])
         if any(row["last"] >= reached or row["stream"] not in heads for row in rows):
             raise UsageError(f"{name} has events that no seal covers yet; nothing was removed.")
@@ -134,7 +134,7 @@ async def _drop(connection: Connection, signer: Signer, month: Any, actor: Actor
             for seal, ids in await _seals(connection, row["stream"], row["first"], row["last"]):
                 here = await connection.fetch(_OF_SEAL, *span, row["stream"], seal.from_xid, seal.to_xid)
                 _note(gone, seal, ids, (each["id"].bytes for each in here))
-            stones.append(_stone(heads[row["stream"]], gone, row["count"], signer))
+            stones.append(_stone(heads[row["stream"]], gone, row["count"], signer, now))
         await connection.execute("SELECT usher_drop_audit_month($1, $2)", event_id, month["first"])
         await write_seals(connection, stones)
     return int(count)
@@ -172,7 +172,8 @@ async def _bite(
             [row["occurred_at"] for row in rows],
             [row["id"] for row in rows],
         )
-        await write_seals(connection, [_stone(heads[tenant_id], gone, len(rows), signer)])
+        now = await read_clock(connection)
+        await write_seals(connection, [_stone(heads[tenant_id], gone, len(rows), signer, now)])
     return removed
 
 
@@ -188,10 +189,10 @@ def _note(gone: dict[int, list[int]], seal: Seal, ids: bytes, removed: Iterable[
         gone[seal.seq] = places
 
 
-def _stone(head: Seal, gone: dict[int, list[int]], count: int, signer: Signer) -> Seal:
+def _stone(head: Seal, gone: dict[int, list[int]], count: int, signer: Signer, now: datetime) -> Seal:
     seals = {str(seq): _runs(places) for seq, places in gone.items()}
     detail = orjson.dumps({"reason": "retention", "seals": seals}, option=orjson.OPT_SORT_KEYS).decode()
-    return signed(tombstone(head, detail, count), signer)
+    return signed(tombstone(head, detail, count, now), signer)
 
 
 def _runs(places: Sequence[int]) -> list[list[int]]:

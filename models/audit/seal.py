@@ -8,7 +8,6 @@ horizon, the oldest transaction that may still be writing (reference/audit-logs.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -22,6 +21,7 @@ from models.errors import UsherError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from models.audit.keys import Signer
@@ -64,6 +64,12 @@ async def read_horizon(connection: Connection) -> tuple[int, int]:
     """Return the safe horizon, and the transaction id that seals reach to."""
     [row] = await connection.fetch(_HORIZON)
     return row["horizon"], row["reached"]
+
+
+async def read_clock(connection: Connection) -> datetime:
+    """Return the moment of the database's clock: what seals bear, whatever clock their worker has."""
+    moment: datetime = await connection.fetchval("SELECT now()")
+    return moment
 
 
 class BehindError(UsherError):
@@ -145,10 +151,10 @@ async def _seal_up_to(connection: Connection, signer: Signer, bound: int, done: 
 
             await each_line(connection, _ROWS, reached, bound, work=note)
             heads = await read_heads(connection, list(streams))
-            seals = []
+            seals, now = [], await read_clock(connection)
             for stream, leaves in streams.items():
                 leaves.sort()
-                made = _next(heads.get(stream), stream, bound, "events", [leaf[2] for leaf in leaves])
+                made = _next(heads.get(stream), stream, bound, "events", [leaf[2] for leaf in leaves], now)
                 seals.append(signed(made, signer))
                 await connection.execute(
                     "INSERT INTO audit_leaves (stream, seq, ids, xids, leaves) VALUES ($1, $2, $3, $4, $5)",
@@ -188,7 +194,9 @@ async def _seal_idle(connection: Connection, signer: Signer, done: Sealed) -> No
                 busy = {each["tenant_id"] or PLATFORM for each in rows}
             if busy:
                 bound = first  # they are sealed in the next round, and no seal may reach beyond them
-            seals = [signed(_next(head, head.stream, max(bound, head.to_xid), "empty", []), signer) for head in idle]
+            now = await read_clock(connection)
+            made = [_next(head, head.stream, max(bound, head.to_xid), "empty", [], now) for head in idle]
+            seals = [signed(each, signer) for each in made]
             await write_seals(connection, seals)
             done.seals += len(seals)
     except asyncpg.UniqueViolationError:
@@ -200,7 +208,7 @@ async def read_heads(connection: Connection, streams: Sequence[UUID]) -> dict[UU
     return {row["stream"]: read_seal(row) for row in await connection.fetch(_HEADS, streams)}
 
 
-def _next(head: Seal | None, stream: UUID, bound: int, kind: str, leaves: Sequence[bytes]) -> Seal:
+def _next(head: Seal | None, stream: UUID, bound: int, kind: str, leaves: Sequence[bytes], sealed_at: datetime) -> Seal:
     return Seal(
         stream=stream,
         seq=head.seq + 1 if head else 1,
@@ -211,13 +219,13 @@ def _next(head: Seal | None, stream: UUID, bound: int, kind: str, leaves: Sequen
         root=root_of(leaves) if leaves else EMPTY_ROOT,
         previous=head.hash() if head else ZEROS,
         detail=None,
-        sealed_at=datetime.now(UTC),
+        sealed_at=sealed_at,
     )
 
 
-def tombstone(head: Seal, detail: str, count: int) -> Seal:
+def tombstone(head: Seal, detail: str, count: int, sealed_at: datetime) -> Seal:
     """Return the seal that follows ``head`` and says what was removed; not signed yet."""
-    return replace(_next(head, head.stream, head.to_xid, "tombstone", []), detail=detail, count=count)
+    return replace(_next(head, head.stream, head.to_xid, "tombstone", [], sealed_at), detail=detail, count=count)
 
 
 def signed(seal: Seal, signer: Signer) -> Seal:

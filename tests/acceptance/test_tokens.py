@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from uuid_utils.compat import uuid7
 
+from api import auth
 from api.keys import TOKENS
 from models.audit.record import OPERATOR
 from models.tokens import SCOPES, issue_token, revoke_token, rotate_token
@@ -51,6 +52,23 @@ async def issue(api: Api, caller: Caller, **values: Any) -> IssuedToken:
 
 async def status(caller: Caller, token: str | None) -> int:
     return (await caller.bearing(token).get("/Users", count=0)).status
+
+
+@pytest.mark.parametrize("hours", [2, -2])
+async def test_when_a_token_ends_is_for_the_databases_clock_to_say(
+    api: Api, caller: Caller, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    class Off(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(hours=hours)
+
+    monkeypatch.setattr(auth, "datetime", Off)
+    last, over = await issue(api, caller), await issue(api, caller)
+    async with store(api.settings) as connection:
+        for token, ends in ((last, timedelta(hours=1)), (over, timedelta(minutes=-1))):
+            await connection.execute("UPDATE token SET expires_at = now() + $2 WHERE id = $1", token.id, ends)
+    assert (await status(caller, last.text), await status(caller, over.text)) == (200, 401)
 
 
 async def test_whatever_is_wrong_with_a_token_the_answer_is_the_same(api: Api, caller: Caller) -> None:

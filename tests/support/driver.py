@@ -208,9 +208,9 @@ class Driver:
 
     # Numbers
 
-    def percentile(self, share: float, *, status: int = 201) -> float:
-        """Return the seconds within which that share of the answers with a status came."""
-        taken = sorted(one.seconds for one in self.tried if one.status == status)
+    def percentile(self, share: float, *, status: int = 201, since: float = 0.0) -> float:
+        """Return the seconds within which that share of the answers with a status came, sent after a moment."""
+        taken = sorted(one.seconds for one in self.tried if one.status == status and one.sent_at >= since)
         return taken[min(len(taken) - 1, int(share * len(taken)))] if taken else 0.0
 
     def slowest(self, since: float = 0.0) -> float:

@@ -48,6 +48,8 @@ class Process:
         """
         self.settings = settings
         self.log = log
+        self.clock_seconds = 0.0
+        """How far its clock is off from the next start on."""
         self._arguments = arguments
         self._tree = tree
         self._process: asyncio.subprocess.Process | None = None
@@ -78,9 +80,11 @@ class Process:
     async def start(self) -> None:
         """Start it and wait until it says that it works."""
         self._begin = self.log.stat().st_size if self.log.exists() else 0
+        off = self.clock_seconds
+        program = ["cli.main"] if not off else ["tests.support.shifted", str(off)]
         with self.log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "cli.main", *self._arguments),
+                *(sys.executable, "-m", *program, *self._arguments),
                 env=environment(self.settings),
                 cwd=self._tree,
                 stdout=output,

@@ -13,16 +13,19 @@ if TYPE_CHECKING:
 
 MARK: Final = "promise"
 QUICK_SEED: Final = 20261128
-ALL: Final = os.environ.get("USHER_TEST_FAULTS") == "all"
+_WANTED: Final = os.environ.get("USHER_TEST_FAULTS", "")
+ALL: Final = _WANTED in ("each", "all")
 """Whether the long experiments are wanted too."""
+FULL: Final = _WANTED == "all"
+"""Whether experiments are wanted at full length; `each` runs every one of them in its short form."""
 
 
 def run_seed() -> int:
-    """Return the seed of this run: the one that is given, else any when every experiment runs, else the usual one."""
+    """Return the seed of this run: the one that is given, else any at full length, else the usual one."""
     given = os.environ.get("USHER_TEST_SEED")
     if given:
         return int(given)
-    if not ALL:
+    if not FULL:
         return QUICK_SEED
     # The same in every process of one run.
     return int(os.environ.get("PYTEST_XDIST_TESTRUNUID", os.urandom(4).hex())[:8], 16)
@@ -32,8 +35,8 @@ SEED: Final = run_seed()
 
 
 def scale(quick: int, full: int) -> int:
-    """Return how much an experiment does: little where it runs with every other test, all of it otherwise."""
-    return full if ALL else quick
+    """Return how much an experiment does: little in its short form, and all of it otherwise."""
+    return full if FULL else quick
 
 
 def number(promise: str) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -171,6 +172,10 @@ class Rig:
     async def crash_redis(self) -> None:
         """Kill Valkey with SIGKILL."""
         await asyncio.to_thread(self.grounds.valkey.child.kill)
+
+    def forget_redis(self) -> None:
+        """Throw away what a killed Valkey has on disk."""
+        shutil.rmtree(self.grounds.valkey.home / "valkey" / "appendonlydir")
 
     async def start_servers(self) -> None:
         """Start the servers that do not run."""

@@ -22,7 +22,9 @@ from api.keys import (
     INTAKE,
     LATER,
     LIMITS,
+    LISTENER,
     PAGES_POOL,
+    PEERS,
     POOL,
     REQUESTS,
     RING,
@@ -38,6 +40,7 @@ from api.pages import live
 from api.pages import routes as pages
 from api.pages.guard import frame
 from api.pages.render import secure
+from api.peers import Peers
 from api.request_log import RequestLog
 from api.ring import Ring
 from api.scim.asynchronous import Deferrals
@@ -95,7 +98,9 @@ async def make_apps(settings: Settings) -> Faces:
     draining = asyncio.Event()
     public = web.Application(client_max_size=settings.max_body_bytes)
     internal = web.Application(client_max_size=_LARGEST_FORM, middlewares=[count_page, frame])
+    public[LISTENER], internal[LISTENER] = "public", "internal"
     for app in (public, internal):
+        app[PEERS] = Peers(settings)
         app[SETTINGS], app[POOL], app[RING], app[DRAINING] = settings, pool, ring, draining
     public[TENANT_POOL] = tenant_pool
     public[INTAKE] = Intake(tenant_pool, settings, ring.ring)

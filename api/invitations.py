@@ -19,6 +19,7 @@ from markupsafe import Markup
 from uuid_utils.compat import uuid7
 from yarl import URL
 
+from api.headers import HEADERS, transport_security
 from api.keys import POOL, SETTINGS
 from models.branding import Branding, read_branding
 from models.db import is_unavailable
@@ -35,9 +36,8 @@ _NEUTRAL = read_branding({}, display_name="")
 _STATUS = {"open": 200, "welcome": 200, "accepted": 410, "expired": 410, "withdrawn": 410, "unknown": 404, "busy": 503}
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")  # a name in ASCII or an address; yarl lets more pass
 _HEADERS = {
-    "Cache-Control": "no-store",
+    **HEADERS,
     "Referrer-Policy": "no-referrer",  # the address is the secret
-    "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex",
 }
 
@@ -53,14 +53,15 @@ def _sends_503(
     async def guarded(request: web.Request) -> web.Response:
         try:
             async with asyncio.timeout(request.config_dict[SETTINGS].request_seconds):
-                return await handler(request)
+                response = await handler(request)
         except Exception as error:
             if not is_unavailable(error):
                 raise
             _log.warning("An invitation could not be read", action="invitation.busy", error=type(error).__name__)
             response = _page("busy", None)
             response.headers["Retry-After"] = "30"
-            return response
+        response.headers.update(transport_security(request.config_dict[SETTINGS].public_url))
+        return response
 
     return guarded
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 from aiohttp import web
 
+from api.peers import Peers
 from models.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from models.gauges import Gauges
     from models.intake import Intake
 
+LISTENER: web.AppKey[str] = web.AppKey("listener")
+"""`public` or `internal`: which of the two this application is."""
 SETTINGS = web.AppKey("settings", Settings)
 POOL = web.AppKey("pool", asyncpg.Pool)
 """For what spans tenants: tokens, refusals, the request log, readiness."""
@@ -36,6 +39,7 @@ WRITER: web.AppKey[UserWriter] = web.AppKey("writer")
 FINDER: web.AppKey[UserFinder] = web.AppKey("finder")
 TOKENS: web.AppKey[TokenCache] = web.AppKey("tokens")
 DENIALS: web.AppKey[Denials] = web.AppKey("denials")
+PEERS = web.AppKey("peers", Peers)
 LIMITS: web.AppKey[Limits] = web.AppKey("limits")
 REQUESTS: web.AppKey[RequestLog] = web.AppKey("requests")
 LATER: web.AppKey[Deferrals] = web.AppKey("later")

@@ -11,10 +11,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from api.connections import Connection
 from models import metrics
 from models.errors import RateLimitError
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from api.auth import Principal
     from models.settings import Settings
 
@@ -63,7 +66,7 @@ class Limits:
         self._most = settings.token_in_flight
         self._uses: dict[str | None, Use] = {}
 
-    def enter(self, principal: Principal) -> Use:
+    def enter(self, principal: Principal, request: web.Request) -> Use:
         """Let a request in; whoever calls must have it `leave` when it is answered.
 
         Raises:
@@ -78,6 +81,9 @@ class Limits:
             raise _refuse(principal, use, "rate", ahead - BURST_SECONDS, now)
         if use.in_flight >= self._most:
             raise _refuse(principal, use, "in_flight", 1.0, now)
+        connection = request.protocol
+        if isinstance(connection, Connection):
+            connection.known = True
         use.paid_until = (now if ahead < 0 else use.paid_until) + self._seconds
         use.in_flight += 1
         return use

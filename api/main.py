@@ -14,6 +14,7 @@ from aiohttp import web
 from uuid_utils.compat import uuid7
 
 from api.app import make_apps
+from api.connections import Runner, allow_open_files
 from api.keys import PAGES_POOL, POOL, RING, TENANT_POOL
 from models import tracing
 from models.heartbeat import Heartbeat, identify
@@ -26,18 +27,18 @@ if TYPE_CHECKING:
 # Objects made before the collector looks for cycles. Python's 700 is reached by the documents of ten requests, none
 # of which hold cycles.
 _COLLECT_AFTER = 50_000
-_KEEPALIVE_SECONDS = 75
 _LONGEST_LINE = 64 * 1024  # bytes of a request line: the longest filter, with every character percent-encoded
 _log = structlog.get_logger("api")
 
 
 def make_runner(app: web.Application, settings: Settings) -> web.AppRunner:
     """Return what serves an application's requests."""
-    return web.AppRunner(
+    return Runner(
         app,
+        settings,
         access_log=None,
         handle_signals=False,
-        keepalive_timeout=_KEEPALIVE_SECONDS,
+        keepalive_timeout=settings.idle_seconds,
         shutdown_timeout=settings.shutdown_seconds,
         max_line_size=_LONGEST_LINE,
         # A compressed body is refused; inflating it first would only serve its sender.
@@ -61,6 +62,7 @@ async def serve(settings: Settings, *, share_ports: bool = False, drain_seconds:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    allow_open_files(settings)
     tracing.start(settings, "api")
     faces = await make_apps(settings)
     vitals = Vitals(

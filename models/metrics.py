@@ -33,6 +33,10 @@ AUTH_FAILURES = Counter("usher_auth_failures_total", "Requests refused for their
 REQUESTS_LIMITED = Counter(
     "usher_requests_limited_total", "Requests answered 429, by the limit that their token was over.", ("limit",)
 )
+CONNECTIONS = Gauge("usher_connections", "Connections of clients that are open.", ("listener",))
+CONNECTIONS_ENDED = Counter(
+    "usher_connections_ended_total", "Connections that were ended or turned away, by reason.", ("listener", "reason")
+)
 JOBS_STAGED = Counter("usher_jobs_staged_total", "Jobs staged.", _JOB)
 JOBS_STARTED = Counter("usher_jobs_started_total", "Attempts begun.", _JOB)
 JOBS_FINISHED = Counter("usher_jobs_finished_total", "Attempts ended, by outcome.", (*_JOB, "outcome"))
@@ -110,7 +114,7 @@ REDIS_MEMORY = Gauge("usher_redis_memory_bytes", "Memory that Redis uses.")
 METRICS = {
     metric.name: metric
     for metric in (
-        *(HTTP_REQUESTS, HTTP_SECONDS, AUTH_FAILURES, REQUESTS_LIMITED),
+        *(HTTP_REQUESTS, HTTP_SECONDS, AUTH_FAILURES, REQUESTS_LIMITED, CONNECTIONS, CONNECTIONS_ENDED),
         *(JOBS_STAGED, JOBS_STARTED, JOBS_FINISHED, JOB_QUEUE_SECONDS, JOB_RUN_SECONDS, JOB_END_TO_END_SECONDS),
         *(RELAY_LAG, RELAY_ROWS, RESCUED_JOBS, RETRY_ATTEMPTS, WORKER_SLOTS, WORKER_SLOTS_BUSY, EMAILS, AUDIT_EVENTS),
         *(DB_POOL_SIZE, DB_POOL_IN_USE, DB_POOL_WAIT, LOOP_LAG, RSS, CPU, OPEN_FILES, STARTED_AT, BUILD),

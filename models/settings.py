@@ -55,6 +55,11 @@ class Settings(BaseSettings):
         le=65535,
         description="Port of the internal listener (health, pages); 0 takes any free one.",
     )
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        default=(),
+        description="Networks, separated by commas, of proxies whose `X-Forwarded-For` is believed: `10.20.0.0/16`."
+        " Without any, the client is whoever opened the connection.",
+    )
     admin_url: HttpUrl = Field(
         default=HttpUrl("http://127.0.0.1:8081"),
         description="Address of the internal listener as operators type it; with `https` their cookies are `Secure`.",
@@ -112,6 +117,27 @@ class Settings(BaseSettings):
         ge=0,
         le=5,
         description="Seconds that a process may trust what it last read about a token.",
+    )
+
+    # Limits of a connection
+    max_connections: int = Field(
+        default=4096,
+        ge=16,
+        description="Connections that one process keeps open on each listener. When one more comes, the oldest idle one"
+        " is closed; if none is idle, the new one is answered 503.",
+    )
+    peer_connections: int = Field(
+        default=1024,
+        ge=1,
+        description="The same for connections from one address, but for those of `USHER_TRUSTED_PROXIES`.",
+    )
+    head_seconds: float = Field(
+        default=10.0, gt=0, description="Seconds in which the head of a request must arrive; beyond it 408."
+    )
+    idle_seconds: float = Field(
+        default=75.0,
+        gt=0,
+        description="Seconds that a connection stays open between requests; longer than a proxy in front keeps it.",
     )
 
     # Limits of a request
@@ -209,7 +235,7 @@ class Settings(BaseSettings):
             raise ValueError("must have at least 32 characters")
         return value
 
-    @field_validator("audit_stream_allow", mode="before")
+    @field_validator("audit_stream_allow", "trusted_proxies", mode="before")
     @classmethod
     def _networks(cls, value: Any) -> Any:
         if not isinstance(value, str):

@@ -15,7 +15,8 @@ from uuid_utils.compat import uuid7
 from api.audit import openapi
 from api.audit.answers import NDJSON, as_json, facets_body, json_answer, page_body, problem_answer
 from api.auth import OutOfScopeError, RefusedError, authorization
-from api.keys import AUDIT_POOL, DENIALS, LIMITS, SETTINGS, TOKENS
+from api.headers import HEADERS
+from api.keys import AUDIT_POOL, DENIALS, LIMITS, PEERS, SETTINGS, TOKENS
 from api.limits import OverLimitError
 from models.audit.proof import UnprovenError, prove
 from models.audit.query import MOST_EVENTS, asking, count_facets, find_event, search_events
@@ -121,7 +122,9 @@ async def _stream(asked: Asked, search: dict[str, Any], cursor: str | None, limi
                 return response
             page = await _next_page(asked, search, page.next, limit)
     except Exception as error:
-        _log.warning("A stream was broken off", action="audit.broken", error=type(error).__name__, **asked.headers)
+        correlation_id = asked.headers["X-Correlation-Id"]
+        name = type(error).__name__
+        _log.warning("A stream was broken off", action="audit.broken", error=name, correlation_id=correlation_id)
         if asked.request.transport is not None:
             asked.request.transport.abort()
         raise ConnectionResetError from error
@@ -205,7 +208,7 @@ async def _handle(request: web.Request, said: dict[str, Any], headers: dict[str,
         return json_answer(openapi.document())
     principal = await request.config_dict[TOKENS].authenticate(authorization(request), "audit")
     said["tenant_id"] = str(principal.tenant_id)
-    use = request.config_dict[LIMITS].enter(principal)
+    use = request.config_dict[LIMITS].enter(principal, request)
     try:
         if NDJSON in request.headers.get("Accept", "") and request.method == "GET":
             return await handler(Asked(request, principal, headers, event_id))
@@ -219,7 +222,7 @@ async def _answer(request: web.Request, count: Count | None) -> web.StreamRespon
     """Answer any request below /audit, log it and have it counted."""
     started = time.perf_counter()
     correlation_id = uuid7()
-    headers = {"X-Correlation-Id": str(correlation_id), "Cache-Control": "no-store"}
+    headers = {**HEADERS, "X-Correlation-Id": str(correlation_id)}
     said: dict[str, Any] = {"method": request.method, "route": "(unknown)"}
     try:
         response = await _handle(request, said, headers)
@@ -267,7 +270,13 @@ def _deny(
             correlation_id=correlation_id,
             tenant_id=error.tenant_id,
             reason=error.reason,
-            context={"method": request.method, "route": route, "ip": request.remote, "status": error.status, **hint},
+            context={
+                "method": request.method,
+                "route": route,
+                "ip": request.config_dict[PEERS].of(request),
+                "status": error.status,
+                **hint,
+            },
         )
     )
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from aiohttp import web
 from uuid_utils.compat import uuid7
 
-from api.keys import PAGES_POOL, SETTINGS
+from api.keys import PAGES_POOL, PEERS, SETTINGS
 from api.pages.forms import fields
 from api.pages.guard import allowed, person
 from api.pages.render import SESSION, page, redirect
@@ -89,7 +89,7 @@ async def _end(request: web.Request) -> web.StreamResponse:
                 actor=operator.actor,
                 correlation_id=uuid7(),
                 targets=[target(operator)],
-                context={"peer": request.remote, "sessions": ended},
+                context={"peer": request.config_dict[PEERS].of(request), "sessions": ended},
             )
             await record(connection, [event])
     message = f"{ended} session{'' if ended == 1 else 's'} ended." if ended else "That session had ended already."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import wraps
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode, urlsplit
@@ -11,7 +12,7 @@ import structlog
 from aiohttp import web
 from uuid_utils.compat import uuid7
 
-from api.keys import PAGES_POOL, SETTINGS
+from api.keys import PAGES_POOL, PEERS, SETTINGS
 from api.pages.cookies import read_cookie
 from api.pages.render import SESSION, page, problem
 from models.audit.record import Event, record
@@ -100,7 +101,7 @@ async def _record_denial(request: web.Request, operator: Operator, permission: s
         "method": request.method,
         "route": resource.canonical if resource else None,
         "permission": permission,
-        "peer": request.remote,
+        "peer": request.config_dict[PEERS].of(request),
     }
     event = Event(
         action="auth.request.deny",
@@ -175,6 +176,18 @@ def _failure(request: web.Request, error: Exception) -> web.Response:
     return problem(request, 500, "That is a fault of Usher's, not of yours. The log of the api process has more.")
 
 
+async def _read_form(request: web.Request) -> web.Response | None:
+    """Have the form read, which handlers then find; return what is wrong with it."""
+    try:
+        async with asyncio.timeout(request.config_dict[SETTINGS].body_seconds):
+            await request.post()
+    except TimeoutError:
+        return problem(request, 408, "The form did not arrive in time. Send it again.")
+    except (ValueError, web.RequestPayloadError):
+        return problem(request, 400, "The form cannot be read.")
+    return None
+
+
 @web.middleware
 async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse what other sites send, and turn failures into pages that say what to mend."""
@@ -182,6 +195,8 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         _log.warning("A request from another site was refused", action="pages.cross_site", method=request.method)
         return problem(request, 403, "The request did not come from a page of this site. Open the page and try again.")
     try:
+        if request.method not in _SAFE and (unread := await _read_form(request)) is not None:
+            return unread
         # Whatever a handler forgets: nobody gets as far as it without having signed in.
         if _is_behind(request.path) and await signed_in(request) is None:
             return await _ask_to_sign_in(request)

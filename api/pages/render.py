@@ -9,6 +9,8 @@ from urllib.parse import urlencode
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from api.headers import SERVER, transport_security
+from api.keys import SETTINGS
 from api.pages.cookies import drop_cookie, leave_message, read_cookie, take_message
 from api.pages.static import static_url
 from models.sessions import Session
@@ -56,6 +58,7 @@ _TITLES = {
     403: "You may not do that",
     404: "There is no such page",
     405: "That address takes no such request",
+    408: "That took too long",
     409: "Something changed meanwhile",
     413: "That is too much",
     410: "That is over",
@@ -136,11 +139,13 @@ def _environment() -> Environment:
 _PAGES = _environment()
 
 
-async def secure(_: web.Request, response: web.StreamResponse) -> None:
+async def secure(request: web.Request, response: web.StreamResponse) -> None:
     """Give every answer of the internal listener its security headers; a signal of the application."""
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.setdefault("Cache-Control", "no-store")
+    response.headers["Server"] = SERVER
+    response.headers.update(transport_security(request.config_dict[SETTINGS].admin_url))
 
 
 def offered(request: web.Request) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import structlog
 from aiohttp import web
 from uuid_utils.compat import uuid7
 
-from api.keys import PAGES_POOL, RING, SETTINGS
+from api.keys import PAGES_POOL, PEERS, RING, SETTINGS
 from api.pages.cookies import drop_cookie, read_cookie, set_cookie
 from api.pages.forms import fields
 from api.pages.guard import SESSION_COOKIE, allowed, from_elsewhere, person, safe_next, signed_in
@@ -65,7 +65,7 @@ async def _sign_in(request: web.Request) -> web.StreamResponse:
         request.config_dict[PAGES_POOL],
         word=word,
         password=password,
-        address=request.remote,
+        address=request.config_dict[PEERS].of(request),
         secret_key=_secret(request),
         correlation_id=uuid7(),
     )
@@ -87,7 +87,7 @@ async def _sign_in(request: web.Request) -> web.StreamResponse:
 
 async def _stage(request: web.Request, word: str) -> tuple[UUID | None, float]:
     secret = _secret(request)
-    key = failure_key(secret, "link", peer_key(request.remote))
+    key = failure_key(secret, "link", peer_key(request.config_dict[PEERS].of(request)))
     async with request.config_dict[PAGES_POOL].acquire() as connection:
         _, wait = await reserve_try(connection, {key: FREE_BY_NAME})
         job_id = None if wait else await stage_link(connection, word, secret_key=secret, correlation_id=uuid7())
@@ -117,7 +117,10 @@ async def _show_link(request: web.Request) -> web.StreamResponse:
 async def _use_link(request: web.Request) -> web.StreamResponse:
     async with request.config_dict[PAGES_POOL].acquire() as connection:
         outcome = await use_link(
-            connection, request.match_info["token"], address=request.remote, correlation_id=uuid7()
+            connection,
+            request.match_info["token"],
+            address=request.config_dict[PEERS].of(request),
+            correlation_id=uuid7(),
         )
     if isinstance(outcome, str):
         return problem(request, 404 if outcome == "unknown" else 410, _STANDING[outcome])
@@ -137,7 +140,7 @@ async def _sign_out(request: web.Request) -> web.StreamResponse:
                 actor=person(request).actor,
                 correlation_id=uuid7(),
                 targets=[target(person(request))],
-                context={"peer": request.remote, "sessions": 1},
+                context={"peer": request.config_dict[PEERS].of(request), "sessions": 1},
             )
             await record(connection, [event])
     response = redirect(request, "/sign-in", "You are signed out.")

@@ -116,7 +116,7 @@ class Deferrals:
             "headers": {name: request.headers[name] for name in _HEADERS if name in request.headers},
             "body": None if body is None else orjson.dumps(ledger.without_passwords(body)).decode(),
             "actor": [actor.type, actor.id, actor.label],
-            "ip": request.remote,
+            "ip": call.front.peers.of(request),
         }
         await ledger.accept(self._pool, call.correlation_id, call.principal.tenant_id, kept)
         task = self._begin(call.correlation_id, call.principal, kept, again=False)

@@ -182,7 +182,7 @@ class _Run:
         if operation.version is not None and not step:
             headers["If-Match"] = operation.version
         body = b"" if method == "DELETE" else orjson.dumps(data)
-        request = make_request(method, "/", headers=headers, body=body, remote=outer.request.remote)
+        request = make_request(method, "/", headers=headers, body=body, remote=outer.front.peers.of(outer.request))
         # The same for the same operation of the same request, so that it is known when it was done already.
         correlation_id = uuid5(outer.correlation_id, f"{operation.index}{step}")
         inner = Call(outer.front, request, correlation_id, "(unknown)", part=(outer.correlation_id, operation.index))

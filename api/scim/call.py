@@ -76,7 +76,11 @@ class Call:
 
     def context(self) -> dict[str, Any]:
         """Return what an audit event says of the request: no path, no query, no body."""
-        said: dict[str, Any] = {"method": self.request.method, "route": self.route, "ip": self.request.remote}
+        said: dict[str, Any] = {
+            "method": self.request.method,
+            "route": self.route,
+            "ip": self.front.peers.of(self.request),
+        }
         if self.part is not None:
             said["bulk"], said["operation"] = str(self.part[0]), self.part[1]
         return said

@@ -215,7 +215,7 @@ async def _begin(call: Call, tail: str, endpoint: Endpoint) -> web.Response | No
     header = authorization(call.request)
     if call.tenant_id is None and (header is not None or not endpoint.open):
         call.principal = await call.front.tokens.authenticate(header, "scim")
-        call.use = call.front.limits.enter(call.principal)
+        call.use = call.front.limits.enter(call.principal, call.request)
     if call.again and (found := await asynchronous.done_before(call)) is not None:
         return found
     if endpoint.later and (preferred := asynchronous.preference(call)) is not None:

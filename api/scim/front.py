@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from api.deadlines import Deadlines
+from api.peers import Peers
 from api.scim.responses import Resources
 from models.scim.schema import GROUP, USER
 
@@ -40,6 +41,7 @@ class Front:
     users: Resources
     groups: Resources
     deadlines: Deadlines
+    peers: Peers
 
     @classmethod
     def make(
@@ -71,4 +73,5 @@ class Front:
             users,
             groups,
             Deadlines(settings.request_seconds),
+            Peers(settings),
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import web
 
+from api.headers import HEADERS
 from models.errors import HttpError, RateLimitError, UnauthenticatedError, UnavailableError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/scim+json"
 LIST_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
-_HEADERS = {"Content-Type": MEDIA_TYPE, "Server": "usher", "Cache-Control": "no-store"}
+_HEADERS = {**HEADERS, "Content-Type": MEDIA_TYPE}
 _RETRY_AFTER_SECONDS = 5
 
 

@@ -25,7 +25,7 @@ class RawAnswer:
 
 
 async def exchange(base_url: str, request: bytes, *, half_close: bool = False, seconds: float = 10) -> RawAnswer | None:
-    """Send bytes over a connection of their own and read until the server closes it.
+    """Send bytes over a connection of their own, read until the server closes it, and return the first answer.
 
     Args:
         base_url: names host and port.
@@ -39,6 +39,11 @@ async def exchange(base_url: str, request: bytes, *, half_close: bool = False, s
     Raises:
         TimeoutError: the server neither answered nor hung up.
     """
+    return _first_answer(await everything(base_url, request, half_close=half_close, seconds=seconds))
+
+
+async def everything(base_url: str, request: bytes, *, half_close: bool = False, seconds: float = 10) -> bytes:
+    """Do the same, and return all that came back."""
     parts = urlsplit(base_url)
     async with asyncio.timeout(seconds):
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
@@ -57,7 +62,7 @@ async def exchange(base_url: str, request: bytes, *, half_close: bool = False, s
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
-    return _first_answer(received)
+    return received
 
 
 def _first_answer(received: bytes) -> RawAnswer | None:

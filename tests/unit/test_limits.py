@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from uuid_utils.compat import uuid7
 
 from api.auth import Principal
-from api.limits import BURST_SECONDS, Limits, OverLimitError
+from api.limits import BURST_SECONDS, Limits, OverLimitError, Use
 from models.audit.record import Actor
 from models.directory.schemas import STANDARD
 from models.settings import load_settings
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from models.settings import Settings
 
 
@@ -45,6 +48,10 @@ def settings(rate: float, in_flight: int = 1000) -> Settings:
     )
 
 
+def enter(limits: Limits, who: Principal) -> Use:
+    return limits.enter(who, cast("web.Request", SimpleNamespace(protocol=None)))
+
+
 def principal(name: str = "a") -> Principal:
     return Principal(uuid7(), Actor("token", name, name), STANDARD)
 
@@ -53,7 +60,7 @@ def accepted(limits: Limits, who: Principal, most: int = 10_000) -> int:
     """Return how many requests are let in, each answered at once, before one is refused."""
     for number in range(most):
         try:
-            limits.enter(who).leave()
+            enter(limits, who).leave()
         except OverLimitError:
             return number
     return most
@@ -71,7 +78,7 @@ def test_a_burst_is_let_in_and_then_the_rate(clock: Clock) -> None:
 def test_a_steady_sender_below_the_rate_is_never_refused(clock: Clock) -> None:
     limits, who = Limits(settings(rate=100)), principal()
     for _ in range(5000):
-        limits.enter(who).leave()
+        enter(limits, who).leave()
         clock.now += 1 / 99
 
 
@@ -79,20 +86,20 @@ def test_a_refused_request_is_told_when_there_is_room(clock: Clock) -> None:
     limits, who = Limits(settings(rate=0.25)), principal()
     assert accepted(limits, who) == 1
     with pytest.raises(OverLimitError) as refused:
-        limits.enter(who)
+        enter(limits, who)
     assert refused.value.retry_seconds == 2
     clock.now += refused.value.retry_seconds
-    limits.enter(who).leave()
+    enter(limits, who).leave()
 
 
 def test_requests_under_way_are_limited_until_they_leave(clock: Clock) -> None:
     limits, who = Limits(settings(rate=0, in_flight=3)), principal()
-    uses = [limits.enter(who) for _ in range(3)]
+    uses = [enter(limits, who) for _ in range(3)]
     with pytest.raises(OverLimitError) as refused:
-        limits.enter(who)
+        enter(limits, who)
     assert (refused.value.reason, refused.value.retry_seconds) == ("in_flight", 1)
     uses[0].leave()
-    limits.enter(who)
+    enter(limits, who)
 
 
 def test_no_rate_is_no_limit(clock: Clock) -> None:
@@ -102,18 +109,18 @@ def test_no_rate_is_no_limit(clock: Clock) -> None:
 def test_one_token_does_not_pay_for_another(clock: Clock) -> None:
     limits, who, other = Limits(settings(rate=1, in_flight=2)), principal("a"), principal("b")
     accepted(limits, who)
-    limits.enter(other)
+    enter(limits, other)
 
 
 def test_operations_of_a_bulk_request_count_each(clock: Clock) -> None:
     limits, who = Limits(settings(rate=100)), principal()
-    limits.enter(who).leave()
+    enter(limits, who).leave()
     limits.charge(who, 999)
     with pytest.raises(OverLimitError) as refused:
-        limits.enter(who)
+        enter(limits, who)
     assert refused.value.retry_seconds == 8
     clock.now += 8.1
-    limits.enter(who).leave()
+    enter(limits, who).leave()
 
 
 def test_one_refusal_a_minute_is_told_with_the_number_of_all(clock: Clock) -> None:
@@ -122,7 +129,7 @@ def test_one_refusal_a_minute_is_told_with_the_number_of_all(clock: Clock) -> No
     told = []
     for _ in range(130):
         with pytest.raises(OverLimitError) as refused:
-            limits.enter(who)
+            enter(limits, who)
         told.append(refused.value.refused)
         clock.now += 1
     assert [number for number in told if number is not None] == [61, 60]
@@ -131,9 +138,9 @@ def test_one_refusal_a_minute_is_told_with_the_number_of_all(clock: Clock) -> No
 def test_tokens_that_ask_for_nothing_are_forgotten(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.limits._MOST_TOKENS", 10)
     limits = Limits(settings(rate=100))
-    held = limits.enter(principal("held"))
+    held = enter(limits, principal("held"))
     for number in range(50):
-        limits.enter(principal(f"t{number}")).leave()
+        enter(limits, principal(f"t{number}")).leave()
         clock.now += 1
     assert len(limits._uses) <= 11
     assert limits._uses["held"] is held

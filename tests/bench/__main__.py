@@ -24,8 +24,18 @@ from tests.bench.generator import WrongAnswerError
 from tests.bench.lookups import match_section
 from tests.bench.measure import summary
 from tests.bench.ops import ops_section
+from tests.bench.performance import SECTIONS as DOCUMENTED
+from tests.bench.performance import write_page
 from tests.bench.table import show
-from tests.bench.workloads import SIZES, Bench, applied_section, create_section, cycle_section, load_section
+from tests.bench.workloads import (
+    SIZES,
+    Bench,
+    applied_section,
+    create_section,
+    cycle_section,
+    load_section,
+    processes_section,
+)
 from tests.bench.writes import members_section, patch_section
 
 if TYPE_CHECKING:
@@ -40,6 +50,7 @@ SECTIONS: dict[str, Callable[[Bench], Awaitable[list[Workload]]]] = {
     "cycle": cycle_section,
     "match": match_section,
     "patch": patch_section,
+    "processes": processes_section,
     "members": members_section,
     "audit": audit_section,
     "proof": proof_section,
@@ -51,6 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="3 short rounds, and no directory of a million users")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="only this section; may be repeated")
+    parser.add_argument("--document", action="store_true", help="measure for docs/performance.md, and write it there")
     parser.add_argument("--rounds", type=int, help="rounds that are counted (5; quick: 3)")
     parser.add_argument("--seconds", type=float, help="about how long a round of one workload lasts (3; quick: 1)")
     parser.add_argument("--processes", type=int, default=1, help="API processes (1)")
@@ -77,14 +89,14 @@ async def _run(arguments: argparse.Namespace, machine: dict[str, Any], console: 
         bench = Bench(
             seconds=arguments.seconds or (1.0 if arguments.quick else 3.0),
             rounds=arguments.rounds or (3 if arguments.quick else 5),
-            sizes=SIZES[:2] if arguments.quick else SIZES,
+            sizes=SIZES[:1] if arguments.document else SIZES[:2] if arguments.quick else SIZES,
             processes=arguments.processes,
             workers=arguments.workers,
             load_processes=arguments.load_processes or max(1, machine["processors"] // 4),
             folder=Path(folder),
             say=lambda text: console.print(text, style="dim", highlight=False),
         )
-        for name in arguments.only or SECTIONS:
+        for name in arguments.only or (DOCUMENTED if arguments.document else SECTIONS):
             workloads = await SECTIONS[name](bench)
             by_name = {workload.name: workload for workload in workloads}
             results += [summary(workload, by_name) for workload in workloads]
@@ -105,7 +117,10 @@ def main() -> int:
         errors.print(str(error), style="red", highlight=False, markup=False)
         return 1
     out = arguments.out / "bench.json"
-    out.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n", encoding="utf-8")
+    found = {"machine": machine, "results": results}
+    out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if arguments.document:
+        write_page(found)
     console.print(
         f"{machine['processors']} processors, which the load, API, worker, PostgreSQL and Redis share;"
         f" Python {machine['python']}; load average before: {machine['load_average_before']}.\n"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from tests.bench import store
-from tests.bench.generator import Generator, WrongAnswerError
+from tests.bench.generator import Generator, WrongAnswerError, serving
 from tests.bench.measure import Workload, measure_in_turn
 from tests.bench.scripts import user_name
 from tests.bench.servers import usher
-from tests.bench.workloads import Load
+from tests.bench.workloads import HTTP, Load
 
 if TYPE_CHECKING:
     from tests.bench.servers import Usher
@@ -28,6 +28,7 @@ FAR_PAGE = 5_000
 
 _PAGE = 20  # users; page 5 000 is there from 100 000 users on
 _CONNECTIONS = (1, 16)
+_MOST_CONNECTIONS = 64  # of the smallest directory only, beside the HTTP ceiling
 
 
 async def match_section(bench: Bench) -> list[Workload]:
@@ -54,6 +55,14 @@ async def match_section(bench: Bench) -> list[Workload]:
                     asked = f"count={_PAGE}&cursor={quote(cursor, safe='')} {last}"
                     load = Load(bench, generator, target, "page", 1, population=size, target_of=asked)
                     workloads.append(Workload("match", f"page {page} of {size} @1", "pages", load.sample))
+            if size == min(bench.sizes):
+                bare = await stack.enter_async_context(serving("tests.bench.bare"))
+                http = f"{HTTP} @{_MOST_CONNECTIONS}"
+                ceiling = Load(bench, generator, bare, "create", _MOST_CONNECTIONS)
+                load = Load(bench, generator, target, "match", _MOST_CONNECTIONS, population=size)
+                name = f"match among {size} @{_MOST_CONNECTIONS}"
+                workloads.append(Workload("match", http, "requests", ceiling.sample))
+                workloads.append(Workload("match", name, "matches", load.sample, http))
         workloads.sort(key=lambda workload: int(workload.name.rpartition("@")[2]))
         await measure_in_turn(workloads, bench.rounds, bench.say)
     return workloads

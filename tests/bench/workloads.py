@@ -202,6 +202,23 @@ async def cycle_section(bench: Bench) -> list[Workload]:
     return workloads
 
 
+async def processes_section(bench: Bench) -> list[Workload]:
+    """Creates at 64 connections, by one API process and by two that share the port."""
+    async with AsyncExitStack() as stack:
+        generator = await stack.enter_async_context(Generator(bench.load_processes))
+        workloads: list[Workload] = []
+        for processes in (1, 2):
+            target = await stack.enter_async_context(
+                usher(bench.folder, f"processes{processes}", processes=processes, workers=0)
+            )
+            name = f"create @64, {processes} process" + ("es" if processes > 1 else "")
+            load = Load(bench, generator, target, "create", 64)
+            beside = workloads[0].name if workloads else None
+            workloads.append(Workload("processes", name, "creates", load.sample, beside=beside))
+        await measure_in_turn(workloads, bench.rounds, bench.say)
+    return workloads
+
+
 def _commits(bench: Bench, target: Usher, connections: int) -> Callable[[int], Awaitable[Sample]]:
     count = 50 * connections
 

@@ -19,9 +19,10 @@ SELECT (SELECT count(*) FROM job WHERE state IN ('staged', 'running', 'retry'))
 """
 _FURTHER: Final = {
     "a job that died": "SELECT id FROM job WHERE state = 'dead'",
+    # Who was disabled at the very moment is not invited again when enabled: an operator sends it again.
     "an invitation of an active user that was not sent": """
         SELECT invitation.id FROM invitation JOIN users ON users.id = invitation.user_id AND users.active
-         WHERE state IN ('pending', 'sending', 'failed')
+         WHERE state IN ('pending', 'sending', 'failed') AND error_code IS DISTINCT FROM 'user_inactive'
     """,
     "an attempt without its job": """
         SELECT id FROM job_attempt WHERE NOT EXISTS (SELECT FROM job WHERE job.id = job_id)

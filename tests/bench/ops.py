@@ -157,6 +157,7 @@ class Pages:
     """An admin's browser: opens pages over one connection that is kept alive."""
 
     def __init__(self, target: Usher, cookie: str) -> None:
+        self._target = target
         address = urlsplit(target.admin_url)
         self._connection = http.client.HTTPConnection(address.hostname or "", address.port)
         self._headers = {"Cookie": cookie, "Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
@@ -188,10 +189,16 @@ class Pages:
 
         async def sample(_: int) -> Sample:
             times: list[float] = []
+            before = self._target.cpu_seconds()
             until = time.perf_counter() + seconds
             while time.perf_counter() < until or len(times) < _LEAST:
                 times.append(self.open(address)[0])
-            return Sample(rate=len(times) / sum(times), times={"page": quantiles(times)})
+            used = self._target.cpu_seconds()
+            return Sample(
+                rate=len(times) / sum(times),
+                times={"page": quantiles(times)},
+                cpu_seconds={role: (used[role] - before[role]) / len(times) for role in ("api", "postgres")},
+            )
 
         return sample
 

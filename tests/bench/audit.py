@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -15,6 +15,7 @@ from models.audit.query import asking, page_sql, search_events
 from models.audit.search import read_search
 from models.db import open_pool
 from models.settings import load_settings
+from tests.bench.audit_log import fill
 from tests.bench.generator import WrongAnswerError
 from tests.bench.measure import Sample, Workload, measure_in_turn, quantiles
 from tests.bench.servers import usher
@@ -29,73 +30,11 @@ if TYPE_CHECKING:
 
 EVENTS: Final = int(os.environ.get("BENCH_AUDIT_EVENTS", "10000000"))
 """How many; the smaller the sooner it is loaded."""
-MONTHS: Final = 12
-TENANTS: Final = 20
 PAGE: Final = 100
 FAR_PAGE: Final = 5_000
 
-_AT_ONCE = 250_000
 _ENOUGH = 1_000_000  # events, for every search to find some
 _SECRET = b"signs cursors"
-
-# Events as they come in life: a tenant in turn, mostly changes of users; one in fifty fails or is refused. Ids have the
-# clock of version 7 in them. A person is named in about thirty events, and a request leads to three.
-_EVENTS = """
-WITH event AS (
-    SELECT n, $1::timestamptz + n * $2::interval AS moment,
-           ($3::uuid[])[1 + abs(hashint8(n) % $4)] AS tenant_id, abs(hashint8(-n) % 50) AS fate,
-           (n * 7919) % greatest($5::bigint / 30, 1) AS person
-      FROM generate_series($6::bigint, $7::bigint - 1) AS n
-)
-INSERT INTO audit_event (occurred_at, id, tenant_id, action, phase, outcome, reason, severity, actor_type, actor_id,
-                         actor_label, targets, correlation_id, context, diff, changed)
-SELECT moment,
-       (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '7' || lpad(to_hex(n % 4096), 3, '0')
-        || '8' || lpad(to_hex(n), 15, '0'))::uuid,
-       tenant_id,
-       (ARRAY['scim.user.update', 'scim.user.update', 'scim.user.create', 'scim.user.disable', 'scim.group.member.add',
-              'invitation.email.send'])[1 + n % 6],
-       CASE WHEN fate = 0 THEN 'failed' WHEN fate = 25 THEN 'denied' ELSE 'applied' END,
-       CASE WHEN fate = 0 THEN 'failure' WHEN fate = 25 THEN 'denied' ELSE 'success' END,
-       CASE WHEN fate = 0 THEN 'smtp_5xx' WHEN fate = 25 THEN 'uniqueness' END,
-       1, 'token', 'tok' || n % 40, 'Entra',
-       jsonb_build_array(jsonb_build_object(
-           'type', 'User', 'id', '01990000-0000-7000-8000-' || lpad(to_hex(person), 12, '0'),
-           'label', 'person' || person || '@example.com', 'external_id', 'e-' || person)),
-       ('01980000-0000-7000-8000-' || lpad(to_hex(n / 3), 12, '0'))::uuid,
-       jsonb_build_object('method', 'PATCH', 'route', '/Users/{id}', 'ip', '10.0.' || n % 256 || '.7'),
-       jsonb_build_array(jsonb_build_object('op', 'replace', 'path', 'title', 'before', 'a', 'after', 'b')),
-       ARRAY['title']
-  FROM event
-"""
-
-_MONTHS_BACK = """
-SELECT format('CREATE TABLE IF NOT EXISTS audit_event_%s PARTITION OF audit_event FOR VALUES FROM (%L) TO (%L)',
-              to_char(month AT TIME ZONE 'UTC', 'YYYYMM'), month, month + interval '1 month') AS statement
-  FROM generate_series(date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - $1 * interval '1 month',
-                       date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - interval '1 month',
-                       interval '1 month') AS month
-"""
-
-
-async def fill(database: asyncpg.Connection, count: int, say: Callable[[str], None]) -> list[UUID]:
-    """Load ``count`` events of the last twelve months straight into their partitions; return the tenants' ids."""
-    for row in await database.fetch(_MONTHS_BACK, MONTHS):
-        await database.execute(row["statement"])
-    tenants = [UUID(int=0x0198_0000_0000_7000_8000_0000_0000_1000 + number) for number in range(TENANTS)]
-    for number, tenant_id in enumerate(tenants):
-        await database.execute(
-            "INSERT INTO tenant (id, name, display_name) VALUES ($1, $2, $2)", tenant_id, f"bench-{number}"
-        )
-    begin = datetime.now(UTC) - timedelta(days=364)
-    step = timedelta(days=364) / count
-    for first in range(0, count, _AT_ONCE):
-        last = min(first + _AT_ONCE, count)
-        await database.execute(_EVENTS, begin, step, tenants, TENANTS, count, first, last, timeout=1800)
-        say(f"audit: {last:,} of {count:,} events are loaded")
-    await database.execute("VACUUM ANALYZE audit_event", timeout=1800)
-    await database.execute("CHECKPOINT", timeout=600)
-    return tenants
 
 
 class Asking:

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from tests.bench.audit import audit_section
 from tests.bench.audit_proof import proof_section
+from tests.bench.audit_record import recording_section
 from tests.bench.generator import WrongAnswerError
 from tests.bench.lookups import match_section
 from tests.bench.measure import summary
@@ -54,6 +55,7 @@ SECTIONS: dict[str, Callable[[Bench], Awaitable[list[Workload]]]] = {
     "members": members_section,
     "audit": audit_section,
     "proof": proof_section,
+    "recording": recording_section,
     "ops": ops_section,
 }
 

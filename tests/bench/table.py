@@ -29,6 +29,11 @@ _GOALS = (
             "a reason, 92 days, a tenant",
         )
     ),
+    (
+        "create at 64 connections with audit events, of without",
+        "at least 0.85",
+        ("create @64, recorded", "of_beside"),
+    ),
     ("idle to applied, median in ms", "under 150", ("idle to applied", "times_ms", "applied", "p50")),
     ("scrape of /metrics, p95 in ms", "under 50", ("scrape of /metrics", "times_ms", "scrape", "p95")),
     (

@@ -140,8 +140,7 @@ async def _page(
 
 def page_sql(search: Search, tenant_id: UUID | None, after: Place | None, most: int) -> tuple[str, list[Any]]:
     """Return the statement for at most ``most`` events after a place, newest first, and its parameters."""
-    made = where(search, tenant_id)
-    _go_on(made, after)
+    made = _behind(search, tenant_id, after)
     limit = made.add(most)
     if not search.narrow:
         return f"SELECT {COLUMNS} FROM tenant_audit_events WHERE {made} {_NEWEST} LIMIT {limit}", made.values  # noqa: S608  values are parameters
@@ -159,8 +158,7 @@ async def _page_by_text(
     connection: Connection, search: Search, tenant_id: UUID | None, after: Place | None, limit: int
 ) -> tuple[list[asyncpg.Record], tuple[datetime, UUID] | None]:
     """Read labels of at most `MOST_READ` events; the page after goes on behind the last that was read."""
-    made = where(search, tenant_id, text=False)
-    _go_on(made, after)
+    made = _behind(search, tenant_id, after, text=False)
     given = len(made.values)
     read = f"SELECT {COLUMNS} FROM tenant_audit_events WHERE {made} {_NEWEST} LIMIT {MOST_READ}"  # noqa: S608  values are parameters
     wanted = text_of(search, made)
@@ -176,13 +174,15 @@ async def _page_by_text(
     return rows, (row["occurred_at"], row["id"]) if row else None
 
 
-def _go_on(made: Where, after: Place | None) -> None:
+def _behind(search: Search, tenant_id: UUID | None, after: Place | None, *, text: bool = True) -> Where:
+    """Return what must hold of the events of a page that begins after a place."""
     if after is None:
-        return
-    moment, event_id = made.add(after.occurred_at), made.add(after.id)
-    # The bound alone lets the planner leave out partitions, which it does not do for a comparison of rows.
-    made.parts.append(f"occurred_at <= {moment}::timestamptz")
-    made.parts.append(f"(occurred_at, id) < ({moment}::timestamptz, {event_id}::uuid)")
+        return where(search, tenant_id, text=text)
+    # The bound in time lets the planner leave out partitions, which it does not do for a comparison of rows; and it is
+    # the only one from above, for of several PostgreSQL begins at the first, and walks from there.
+    made = where(replace(search, until=after.occurred_at + timedelta(microseconds=1)), tenant_id, text=text)
+    made.parts.append(f"(occurred_at, id) < ({made.add(after.occurred_at)}::timestamptz, {made.add(after.id)}::uuid)")
+    return made
 
 
 async def find_event(connection: Connection, event_id: UUID, *, tenant_id: UUID | None) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import asyncpg
+import orjson
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
 from models.audit import query
+from models.audit.cursor import Place
 from models.audit.query import Follower, asking, count_facets, find_event, search_events
 from models.audit.record import OPERATOR, Actor, Event, record
 from models.audit.search import QUALIFIERS
@@ -413,6 +415,29 @@ async def test_plans_open_only_the_partitions_of_the_range(connection: Connectio
     assert f"{month}_tenant_id_occurred_at_id_idx1" in await plan("outcome:failure"), "the index of what went wrong"
     event = await plan(f"id:{uuid7()}")
     assert re.findall(r'"Relation Name": "(\w+)"', event.split("CTE found")[1].split("CTE page")[0])[:1] == [month]
+
+
+async def test_a_far_page_begins_where_the_last_one_ended(connection: Connection, database_url: str) -> None:
+    from models.audit.search import read_search
+
+    await fill(database_url, await new_tenant(connection), 20_000)
+    now = await connection.fetchval("SELECT now()")
+    row = await connection.fetchrow(
+        "SELECT occurred_at, id FROM audit_event ORDER BY occurred_at DESC, id DESC OFFSET 15000 LIMIT 1"
+    )
+    assert row is not None
+
+    async def blocks(after: Place | None) -> int:
+        sql, values = query.page_sql(read_search("", now=now), None, after, 9)
+        async with asking(connection):
+            await connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+            [plan] = orjson.loads(
+                await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {sql}", *values)
+            )
+        return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+
+    # It neither opens nor walks through what lies between: some 100 blocks of the index.
+    assert await blocks(Place(row["occurred_at"], row["id"], now)) <= await blocks(None) + 10
 
 
 # Following

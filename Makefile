@@ -42,6 +42,10 @@ check: install ## lint, format and type checks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: audit-deps
+audit-deps: install ## ask a database of known weaknesses about every locked dependency (OSV_URL names another)
+	$(BIN)/python -m tests.support.weaknesses
+
 .PHONY: bench
 bench: install ## measure, against two ceilings in the same run (ARGS="--quick")
 	$(BIN)/python -m tests.bench $(ARGS)

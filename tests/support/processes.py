@@ -37,7 +37,14 @@ def free_ports(count: int) -> list[int]:
 class Process:
     """A real `usher` process of one of the kinds `api` and `worker`."""
 
-    def __init__(self, settings: Settings, arguments: Sequence[str], log: Path, tree: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        arguments: Sequence[str],
+        log: Path,
+        tree: Path | None = None,
+        module: str = "cli.main",
+    ) -> None:
         """Take what to run and how.
 
         Args:
@@ -45,15 +52,19 @@ class Process:
             arguments: what follows `usher`.
             log: a file for what it says.
             tree: the folder with the code, if it is not this one's.
+            module: what stands in for `usher`.
         """
         self.settings = settings
         self.log = log
         self.clock_seconds = 0.0
         """How far its clock is off from the next start on."""
-        self._arguments = arguments
+        self.arguments = arguments
         self._tree = tree
+        self._module = module
         self._process: asyncio.subprocess.Process | None = None
         self._begin = 0
+        self.starts = 0
+        """How often it was started."""
 
     @property
     def scim_url(self) -> str:
@@ -79,19 +90,20 @@ class Process:
 
     async def start(self) -> None:
         """Start it and wait until it says that it works."""
+        self.starts += 1
         self._begin = self.log.stat().st_size if self.log.exists() else 0
         off = self.clock_seconds
-        program = ["cli.main"] if not off else ["tests.support.shifted", str(off)]
+        program = [self._module] if not off else ["tests.support.shifted", str(off)]
         with self.log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", *program, *self._arguments),
+                *(sys.executable, "-m", *program, *self.arguments),
                 env=environment(self.settings),
                 cwd=self._tree,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
-        process, mark = self._process, f'"action":"{self._arguments[0]}.start"'
+        process, mark = self._process, f'"action":"{self.arguments[0]}.start"'
         await wait_until(lambda: mark in self.said or process.returncode is not None, mark, _START_SECONDS)
         assert process.returncode is None, self.said
 
@@ -99,6 +111,11 @@ class Process:
         """Send it a signal."""
         assert self._process is not None
         self._process.send_signal(number)
+
+    async def wait(self) -> int:
+        """Wait until it ends by itself and return its exit status."""
+        assert self._process is not None
+        return await self._process.wait()
 
     async def stop(self) -> int:
         """Have it stop in order and return its exit status."""

@@ -78,6 +78,7 @@ class Driver:
         self.known: dict[int, UUID] = {}
         """By step, the id that it was told."""
         self.steps: dict[int, Step] = {}
+        self._running: asyncio.Task[Any] | None = None
         self.enough = False
         """Whether `run` is to begin no further step."""
         self.wrong: list[str] = []
@@ -115,6 +116,7 @@ class Driver:
             rate: most that are begun a second.
             clients: most at once.
         """
+        self._running = asyncio.current_task()
         turns = iter(range(count)) if count is not None else itertools.count()
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
@@ -129,6 +131,13 @@ class Driver:
             [step] = self.plan(1)
             async with asyncio.timeout(_STEP_SECONDS):
                 await self.push(step)
+
+    async def stop(self) -> None:
+        """End what is still running, as after an experiment that failed, and close the diary."""
+        if self._running is not None and not self._running.done() and self._running is not asyncio.current_task():
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+        self.diary.close()
 
     async def push(self, step: Step) -> None:
         """Push one user until it is known to be there."""

@@ -126,7 +126,7 @@ class Rig:
     folder: Path
     seed: int
     _session: aiohttp.ClientSession
-    _diaries: list[Diary] = field(default_factory=list)
+    _drivers: list[Driver] = field(default_factory=list)
 
     @property
     def apis(self) -> list[Process]:
@@ -156,9 +156,10 @@ class Rig:
     async def driver(self, *, tenants: int = 2, invitations: bool = False) -> Driver:
         """Return a driver for new tenants, whose plan is the seed's."""
         made = [await make_tenant(self.direct, invitations=invitations) for _ in range(tenants)]
-        diary = Diary(self.folder / f"diary-{len(self._diaries)}.jsonl")
-        self._diaries.append(diary)
-        return Driver([self.callers(tenant) for tenant in made], diary, self.seed)
+        diary = Diary(self.folder / f"diary-{len(self._drivers)}.jsonl")
+        driver = Driver([self.callers(tenant) for tenant in made], diary, self.seed)
+        self._drivers.append(driver)
+        return driver
 
     # Faults of processes and servers; those of the network are the proxies' own.
 
@@ -322,8 +323,7 @@ async def rigged(
         try:
             yield rig
         finally:
-            for diary in rig._diaries:
-                diary.close()
+            await asyncio.gather(*(driver.stop() for driver in rig._drivers))
             for one in (*fleet.apis, *fleet.workers):
                 if one.running:
                     one.send(signal.SIGCONT)

@@ -154,7 +154,6 @@ SELECT CASE WHEN invitation.state = 'accepted' THEN 'already_accepted'
   JOIN tenant ON tenant.id = invitation.tenant_id
   LEFT JOIN users ON users.tenant_id = invitation.tenant_id AND users.id = user_id
  WHERE invitation.id = $1
-   FOR UPDATE OF invitation
 """  # noqa: S608  constants only
 
 
@@ -162,6 +161,8 @@ async def _skip(connection: Connection, job: Job, lease_token: UUID) -> Skipped:
     async with connection.transaction():
         if not await finish(connection, [job.id], lease_token):
             return Skipped("lease_lost")
+        # First the lock, then the look: whoever enables the user meanwhile waits for what is written here, or is seen.
+        await connection.execute("SELECT FROM invitation WHERE id = $1 FOR UPDATE", job.resource_id)
         row = await connection.fetchrow(_WHY_NOT, job.resource_id)
         if row is None:
             await _record_sending(connection, job, "failed", None, reason="invitation_gone")

@@ -50,7 +50,8 @@ DELETE FROM identifier WHERE tenant_id = $1 AND kind = 'userName' AND value_key 
 """
 
 # Rows are locked in the order of their key, so that two statements wait for each other and never deadlock; one whose
-# version has moved while waiting falls out. A change that comes to nothing is recorded and touches no user.
+# version has moved while waiting falls out. A change that comes to nothing is recorded and touches no user. Whoever was
+# shut out at the moment of sending is invited anew; the locks make that moment the same for both sides.
 WRITE = f"""
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::boolean[], $5::text[], $6::text[], $7::text[],
@@ -86,12 +87,15 @@ audited AS (
      WHERE NOT changes OR last_modified IS NOT NULL
 ),
 invited AS (
-    INSERT INTO invitation (id, tenant_id, user_id, email)
-    SELECT invitation_id, tenant_id, input.id, invite
+    INSERT INTO invitation (id, tenant_id, user_id, generation, email)
+    SELECT invitation_id, tenant_id, input.id, known.newest + 1, invite
       FROM input JOIN written USING (tenant_id, id) JOIN tenant ON tenant.id = tenant_id
-     WHERE invite IS NOT NULL AND tenant.invitations
-       AND NOT EXISTS (SELECT FROM invitation AS known
-                        WHERE known.tenant_id = input.tenant_id AND known.user_id = input.id)
+     CROSS JOIN LATERAL (
+        SELECT coalesce(max(generation), 0) AS newest,
+               coalesce(bool_and(state = 'failed' AND error_code = 'user_inactive'), true) AS in_vain
+          FROM (SELECT generation, state, error_code FROM invitation
+                 WHERE invitation.tenant_id = input.tenant_id AND user_id = input.id FOR UPDATE) AS invitation) AS known
+     WHERE invite IS NOT NULL AND tenant.invitations AND known.in_vain
     RETURNING id, user_id
 ),
 staged AS (

@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 from uuid_utils.compat import uuid7
 
-from models.jobs import PROVISION, claim
+from models.invitations import Skipped, begin_sending
+from models.jobs import EMAIL, PROVISION, claim
 from models.provision import apply_creates
 from models.scim.schema import ENTERPRISE_URN, USER_URN
 from tests.support.api import Api, Caller, document, fresh_settings, serving, store, until, work_email
@@ -396,6 +397,26 @@ async def test_an_invitation_follows_the_first_address(api: Api) -> None:
     user = await caller.create(document(ANA))
     await patch(caller, user["id"], setting("compliant", {'emails[type eq "work"].value': ANA}))
     assert await invitations(api, caller) == [(ANA, "pending", None, "invitation.send")]
+
+
+async def test_whoever_was_shut_out_when_the_invitation_was_due_is_invited_on_being_let_in(api: Api) -> None:
+    caller = await inviting(api)
+    user = await caller.create(document(ANA, emails=[work_email(ANA)]))
+    await apply_all(api.settings)
+    await patch(caller, user["id"], setting("legacy", {"active": False}))
+    async with store(api.settings) as connection:
+        lease = uuid7()
+        claimed = await claim(connection, EMAIL, lease_token=lease, lease_seconds=30, limit=100)
+        [job] = [job for job in claimed if job.tenant_id == caller.tenant.id]
+        skipped = await begin_sending(
+            connection, job, lease, secret_key="k" * 32, invitation_days=7, mail_domain="usher.example.com"
+        )
+    assert skipped == Skipped("user_inactive")
+    in_vain = (ANA, "failed", "user_inactive", "invitation.send")
+    assert await invitations(api, caller) == [in_vain]
+    for active in (True, False, True):  # and once only, while that one waits
+        await patch(caller, user["id"], setting("legacy", {"active": active}))
+    assert sorted(await invitations(api, caller)) == [in_vain, (ANA, "pending", None, "invitation.send")]
 
 
 async def inviting(api: Api) -> Caller:

@@ -45,6 +45,7 @@ _MOST_TURNED_AWAY = 100
 _GRACE_SECONDS = 5.0
 """For what answers 408 itself."""
 _TELL_SECONDS = 60.0
+REASONS = ("crowded", "large_head", "malformed", "refused", "slow_body", "slow_head", "slow_reader")
 _TOO_MANY_HEADERS = "Too many headers received"
 _DETAILS = {
     400: "The request is not HTTP/1.1 as RFC 9112 has it.",
@@ -187,6 +188,8 @@ class Listener(web.Server):
         self._peers = Peers(settings)
         self._of_peer: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()
+        for reason in REASONS:
+            metrics.CONNECTIONS_ENDED.add(0, self.name, reason)  # a rate needs a beginning
         self._told_at = 0.0
         self._turned_away = 0
         self._looking: asyncio.Task[None] | None = None

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BURST_SECONDS = 2.0
 """As many requests as may come in so many seconds may come all at once."""
+LIMITS = ("rate", "in_flight")
 _TELL_SECONDS = 60.0
 _MOST_TOKENS = 10_000
 

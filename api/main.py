@@ -16,7 +16,8 @@ from uuid_utils.compat import uuid7
 from api.app import make_apps
 from api.connections import Runner, allow_open_files
 from api.keys import PAGES_POOL, POOL, RING, TENANT_POOL
-from models import tracing
+from api.limits import LIMITS
+from models import metrics, tracing
 from models.heartbeat import Heartbeat, identify
 from models.log import set_up_logging
 from models.vitals import Vitals
@@ -72,6 +73,8 @@ async def serve(settings: Settings, *, share_ports: bool = False, drain_seconds:
         doorbell=faces.public[RING].doorbell,
         ping=faces.public[RING].ping,
     )
+    for limit in LIMITS:
+        metrics.REQUESTS_LIMITED.add(0, limit)  # a rate needs a beginning
     heartbeat = Heartbeat(faces.public[POOL], identify(uuid7(), "api"), file=settings.beat_file)
     signs = [
         asyncio.create_task(heartbeat.run(), name="heartbeat"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from models.db import Connection
     from models.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="Send audit events to a SIEM: HTTPS, syslog over TLS, S3.")
+app = typer.Typer(no_args_is_help=True, help="Send audit events to a SIEM (HTTPS, S3, syslog over TLS).")
 
 _COLUMNS = ("id", "tenant", "destination", "format", "condition", "lag", "sent", "failures", "error_code")
 

@@ -14,7 +14,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from api import auth
-from api.keys import TOKENS
+from api.keys import TENANT_POOL, TOKENS
 from models.audit.record import OPERATOR
 from models.tokens import SCOPES, issue_token, revoke_token, rotate_token
 from tests.support.api import (
@@ -260,7 +260,8 @@ async def test_a_token_that_the_cache_knows_outlives_a_short_outage_of_its_store
     async with serving(altered(api.settings, token_cache_seconds=5)) as served:
         caller = await served.caller()
         await caller.get("/Users")
-        await served.faces.public[TOKENS]._pool.close()
+        for pool in (served.faces.public[TOKENS]._pool, served.faces.public[TENANT_POOL]):
+            await pool.close()
         (await caller.get("/Users")).error(503)
         (await caller.bearing("wrong").get("/Users")).error(401)
 

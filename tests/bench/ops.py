@@ -101,6 +101,7 @@ FURTHER: Final[dict[str, tuple[str, ...]]] = {
     ),
     "/admin/audit/events/{id}": ("{event}",),
     "/admin/audit/timeline/{id}": ("{correlation}",),
+    "/admin/audit/streams/{id}": ("{stream}",),
     "/admin/tokens/{id}": ("bench7n4",),
     "/admin/operators/{name}": ("person7",),
 }
@@ -110,6 +111,7 @@ SELECT (SELECT id FROM job WHERE state = 'dead' LIMIT 1) AS dead,
        (SELECT id FROM job WHERE state = 'staged' AND kind = 'user.create' LIMIT 1) AS staged,
        done.id AS done, done.correlation_id AS correlation,
        (SELECT id FROM bulk_operation LIMIT 1) AS operation,
+       (SELECT id FROM audit_stream LIMIT 1) AS stream,
        (SELECT id FROM invitation WHERE state = 'failed' LIMIT 1) AS invitation,
        request.id AS request, request.correlation_id AS request_correlation,
        (SELECT id FROM audit_event ORDER BY occurred_at DESC LIMIT 1) AS event

@@ -158,6 +158,11 @@ _OTHERS = [
     SELECT gen_random_uuid(), 'person' || n, 'p' || n || '@example.com', 'viewer' FROM generate_series(1, 50) AS n
     """,
     """
+    INSERT INTO audit_stream (id, tenant_id, kind, destination, state, cursor_xid, cursor_id, created_by)
+    SELECT gen_random_uuid(), id, 'https', 'https://siem.example.com/' || name, 'paused', 0, id, 'bench'
+      FROM tenant ORDER BY name LIMIT 20
+    """,
+    """
     INSERT INTO process (id, role, host, pid, version, queues, slots, busy)
     SELECT lpad(to_hex(n), 32, '0')::uuid, 'worker', 'host' || n, n, '0', '{provision,email}', 50, 3
       FROM generate_series(1, 20) AS n

@@ -53,7 +53,7 @@ async def provision(caller: Caller, ended: asyncio.Event) -> list[float]:
     return sorted(took)
 
 
-@pytest.mark.promise("P13", quick=True)
+@pytest.mark.promise("P13")
 async def test_a_good_client_is_served_while_others_drip_stall_crowd_and_bomb(
     make_rig: MakeRig, measure: Measure
 ) -> None:

@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from uuid_utils.compat import uuid7
 
 from api import invitations
-from api.keys import POOL
+from api.keys import POOL, SETTINGS
 from models.db import open_pool
 from models.invitations import Letter, accept_invitation, begin_sending, expire_invitations, find_invitation, sent
 from tests.support.invitations import Staged, claimed, read, stage
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 Client = TestClient[web.Request, web.Application]
 
 
-async def _client(pool: asyncpg.Pool) -> Client:
+async def _client(pool: asyncpg.Pool, settings: Settings) -> Client:
     app = web.Application()
-    app[POOL] = pool
+    app[POOL], app[SETTINGS] = pool, settings
     app.add_routes(invitations.routes())
     client = TestClient(TestServer(app, host="127.0.0.1"))
     await client.start_server()
@@ -38,8 +38,8 @@ async def _client(pool: asyncpg.Pool) -> Client:
 
 
 @pytest.fixture
-async def client(pool: asyncpg.Pool) -> AsyncIterator[Client]:
-    started = await _client(pool)
+async def client(pool: asyncpg.Pool, settings: Settings) -> AsyncIterator[Client]:
+    started = await _client(pool, settings)
     yield started
     await started.close()
 
@@ -264,7 +264,7 @@ async def test_a_page_while_the_store_is_away(settings: Settings) -> None:
         settings.model_copy(update={"database_url": type(settings.database_url)("postgresql://u@127.0.0.1:1/d")}),
         name="tests",
     )
-    client = await _client(away)
+    client = await _client(away, settings)
     for method in ("GET", "POST"):
         response = await client.request(method, "/invitations/" + "A" * 43)
         assert (response.status, response.headers["Retry-After"]) == (503, "30")

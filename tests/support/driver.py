@@ -119,9 +119,12 @@ class Driver:
         self._running = asyncio.current_task()
         turns = iter(range(count)) if count is not None else itertools.count()
         began = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            for _ in range(clients):
-                group.create_task(self._client(turns, began, rate))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(clients):
+                    group.create_task(self._client(turns, began, rate))
+        finally:
+            self._running = None  # or whoever awaited this would wait for itself in `stop`
 
     async def _client(self, turns: Iterator[int], began: float, rate: float) -> None:
         for turn in turns:

@@ -25,8 +25,8 @@ run: install ## start everything on embedded servers and print where to go
 	@exec $(BIN)/usher up $(ARGS)
 
 .PHONY: test
-test: install ## run the tests, in three processes (ARGS="-n 0 -k name" runs some in one)
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
+test: install ## run the tests, in a process a core (ARGS="-n 0 -k name" runs some in one)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: faults
 faults: install ## prove the promises of docs/promises.md in short; make test does so too

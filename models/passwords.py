@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TYPE_CHECKING
 
 from argon2 import PasswordHasher
@@ -27,8 +28,12 @@ SHORTEST = 12
 LONGEST = 200
 _HASHER = PasswordHasher()  # argon2id with the second set of parameters that RFC 9106 §4 recommends: 64 MiB a hash
 _THREADS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="argon2")
-# Of nobody's password: checked when there is nobody to check, so that it takes as long.
-_NOBODY = _HASHER.hash("-")
+
+
+@cache
+def _nobody() -> str:
+    """Return a hash that is checked when there is nobody to check, so that it takes as long."""
+    return _HASHER.hash("-")
 
 
 def _plain(password: str) -> bytes:
@@ -54,8 +59,9 @@ async def hash_password(password: str) -> str:
 
 
 def _verify(stored: str | None, password: str) -> tuple[bool, bool]:
+    nobody = _nobody()  # asked for somebody too: the first check of a process is slower for both
     try:
-        _HASHER.verify(stored or _NOBODY, _plain(password))
+        _HASHER.verify(stored or nobody, _plain(password))
     except (VerificationError, InvalidHashError):
         return False, False
     return stored is not None, stored is not None and _HASHER.check_needs_rehash(stored)

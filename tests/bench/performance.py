@@ -14,7 +14,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 SECTIONS = ("create", "applied", "match", "patch", "processes")
 """What is measured for the page."""
 
-_RATIOS = {"of_http_ceiling": "bare aiohttp", "of_beside": "one process"}
+RATIOS = {"of_http_ceiling": "bare aiohttp", "of_beside": "one process"}
+"""Of what each kind of ratio is."""
 
 
 class Aim(NamedTuple):
@@ -63,11 +64,11 @@ def _ratios(aimed: Iterable[tuple[Aim, dict[str, Any] | None]]) -> str:
     lines = ["| what | of | aim | measured | least to most | a second |", "| --- | --- | --- | --- | --- | --- |"]
     for aim, result in aimed:
         if result is None:
-            lines.append(f"| {aim.what} | {_RATIOS[aim.ratio]} | ≥ {aim.least:g} | not measured | | |")
+            lines.append(f"| {aim.what} | {RATIOS[aim.ratio]} | ≥ {aim.least:g} | not measured | | |")
             continue
         seen = result[aim.ratio]
         lines.append(
-            f"| {aim.what} | {_RATIOS[aim.ratio]} | ≥ {aim.least:g} | **{seen['median']:.2f}**"
+            f"| {aim.what} | {RATIOS[aim.ratio]} | ≥ {aim.least:g} | **{seen['median']:.2f}**"
             f" | {seen['min']:.2f} to {seen['max']:.2f} | {result['rate']['median']:,.0f} |"
         )
     return "\n".join(lines)

@@ -8,9 +8,9 @@ arq only carries ids; whether a job runs, again or never again is decided here, 
                      retry ◄─┘               an attempt failed, or its worker gave no sign of life
     cancelled: by hand, from staged, retry or dead
 
-A job whose worker vanished may be what made it vanish. So a claim carries at most one such job, to be done after
-the others, and from its second time on it comes back after a growing delay: it ends without taking the same
-neighbours down with it each time.
+A job whose worker vanished may be what made it vanish, though most often it is not. So those that were lost once
+are done a few at a time, after the others. Whoever is lost again is a suspect: it comes back after a growing delay and
+is done alone, and ends without taking the same neighbours down with it each time.
 """
 
 from __future__ import annotations
@@ -92,6 +92,11 @@ class Job:
     """Seconds from when it was due to this claim, by the database's clock."""
 
     @property
+    def suspect(self) -> bool:
+        """Whether it was lost when it had been tried before: it may be what takes workers down."""
+        return self.lost and self.attempts > 2
+
+    @property
     def version(self) -> Any:
         """The form of the payload: what stands in it as `version`, 1 if nothing does."""
         return self.payload.get("version", 1)
@@ -143,7 +148,9 @@ def read_job(row: asyncpg.Record) -> Job:
 
 
 async def claim(connection: Connection, queue: str, *, lease_token: UUID, lease_seconds: float, limit: int) -> Claim:
-    """Take at most ``limit`` due jobs of a queue under a lease, in turn by tenant; at most one of them is `lost`.
+    """Take at most ``limit`` due jobs of a queue under a lease, in turn by tenant.
+
+    At most `LOST_TOGETHER` of them are `lost`, and at most one is `suspect`.
 
     Args:
         connection: where; the claim is committed with its transaction.

@@ -5,6 +5,9 @@ from __future__ import annotations
 LOST = "lease_expired"
 """Error code of a job whose worker gave no sign of life any more."""
 
+LOST_TOGETHER = 10
+"""Most jobs of a claim that were lost once: few claims after an ordinary crash, few neighbours of what causes one."""
+
 _WAITING = "state IN ('staged', 'retry')"
 _DUE = f"{_WAITING} AND run_at <= now()"
 
@@ -40,20 +43,24 @@ tenants AS MATERIALIZED (SELECT greatest(count(DISTINCT tenant_id), 1) AS count 
 
 # An equal share for each tenant, so that a single create passes between the thousands of another's initial cycle.
 # Which tenant comes first is drawn: where only one job is wanted at a time, nobody waits for another's last.
+# Of those that were lost once a few are taken, of those that were lost again only one.
 CLAIM = f"""
 {_FREE.strip()},
 share AS (SELECT greatest(1, ceil($2::float / count))::int AS size FROM tenants),
 candidate AS MATERIALIZED (
-    SELECT due.id, due.lost, row_number() OVER (PARTITION BY free.tenant_id ORDER BY due.run_at, due.id) AS turn
+    SELECT due.id, due.most, row_number() OVER (PARTITION BY free.tenant_id ORDER BY due.run_at, due.id) AS turn
       FROM free
-      CROSS JOIN LATERAL (SELECT id, run_at, error_code IS NOT DISTINCT FROM '{LOST}' AS lost FROM job
+      CROSS JOIN LATERAL (SELECT id, run_at,
+                                 CASE WHEN error_code = '{LOST}'
+                                      THEN CASE WHEN attempts < 2 THEN {LOST_TOGETHER} ELSE 1 END END AS most
+                            FROM job
                            WHERE queue = $1 AND tenant_id = free.tenant_id AND kind = free.kind AND {_DUE}
                            ORDER BY run_at, id LIMIT (SELECT size FROM share)) AS due
 ),
 wanted AS MATERIALIZED (
     SELECT id
-      FROM (SELECT *, row_number() OVER (PARTITION BY lost ORDER BY turn, random()) AS place FROM candidate) AS drawn
-     WHERE place = 1 OR NOT lost
+      FROM (SELECT *, row_number() OVER (PARTITION BY most ORDER BY turn, random()) AS place FROM candidate) AS drawn
+     WHERE most IS NULL OR place <= most
      ORDER BY turn, random() LIMIT $2
 ),
 picked AS (

@@ -196,13 +196,14 @@ class Runner:
             )
 
     async def _do_claimed(self, claimed: Claim, lease: UUID, waiting: list[asyncio.Future[None]]) -> None:
-        """Start what was claimed; wait for it only if it holds a job that may have taken its worker down."""
+        """Start what was claimed; wait for it only if it holds jobs that may have taken their worker down."""
         self._leases[lease] = 1  # held until everything of it has been started
         started = self._start([job for job in claimed if not job.lost], lease)
         lost = [job for job in claimed if job.lost]
-        if lost:
-            await self._until_idle()  # nothing else is in hand that it could take along
-            started += self._start(lost, lease)
+        for suspect in (False, True):
+            if some := [job for job in lost if job.suspect is suspect]:
+                await self._until_idle()  # nothing else is in hand that they could take along
+                started += self._start(some, lease)
         asyncio.gather(*started, return_exceptions=True).add_done_callback(lambda _: self._answer(waiting))
         self._let_go(lease)
         if lost:

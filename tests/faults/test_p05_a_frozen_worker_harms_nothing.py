@@ -44,7 +44,7 @@ async def test_whoever_wakes_up_after_its_lease_finds_its_jobs_done_and_walks_aw
             await until(lambda: held(1, USERS), "the first worker has them all in hand", 60)
             frozen.send(signal.SIGSTOP)
             other.send(signal.SIGCONT)
-            await until(lambda: held(2, 1), "the second worker has the first of them in hand", 60)
+            await until(lambda: held(2, USERS), "the second worker has them all in hand", 60)
             await lock.rollback()  # now the statements of both go on, that of the frozen one first
             await rig.drain()
             first = await watcher.fetch("SELECT id, version, last_modified FROM users ORDER BY id")

@@ -14,8 +14,8 @@ from models import jobs as ledger
 from models.audit.record import OPERATOR
 from models.directory.read import get_user
 from models.errors import PermanentJobError, RetryableJobError, UsageError
-from models.ledger_sql import CLAIM, LOST, OVERDUE
-from tests.support.ledger import empty_ledger, expire, make_due, new_tenant, row, shared_database, stage, take
+from models.ledger_sql import CLAIM, LOST, LOST_TOGETHER, OVERDUE
+from tests.support.ledger import empty_ledger, expire, lose, make_due, new_tenant, row, shared_database, stage, take
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -327,7 +327,7 @@ async def test_a_silent_workers_job_is_due_at_once_the_first_time_then_later_and
     for attempt in range(1, kind.max_attempts + 1):
         lease = uuid7()
         (job,) = await take(connection, lease)
-        assert (job.attempts, job.lost) == (attempt, attempt > 1)
+        assert (job.attempts, job.lost, job.suspect) == (attempt, attempt > 1, attempt > 2)
         assert await ledger.rescue(connection) == [], "its worker is still there"
         await expire(connection, lease)
         (rescued,) = await ledger.rescue(connection)
@@ -346,24 +346,41 @@ async def test_a_silent_workers_job_is_due_at_once_the_first_time_then_later_and
     assert found["finished_at"] is not None
 
 
-async def test_a_claim_carries_one_lost_job_at_most_beside_the_others(connection: Connection, tenant: UUID) -> None:
-    lost = await stage(connection, tenant, 5)
-    lease = uuid7()
-    await take(connection, lease)
-    await expire(connection, lease)
-    assert len(await ledger.rescue(connection)) == 5
+async def test_those_who_were_lost_once_are_taken_a_few_at_a_time_beside_the_others(
+    connection: Connection, tenant: UUID
+) -> None:
+    lost = await stage(connection, tenant, 2 * LOST_TOGETHER + 5)
+    await lose(connection, 1)
+    fresh = await stage(connection, tenant, 20)
+    seen: set[UUID] = set()
+    for others, count, more in ((20, LOST_TOGETHER, True), (0, LOST_TOGETHER, True), (0, 5, False)):
+        claimed = await ledger.claim(connection, "provision", lease_token=uuid7(), lease_seconds=30, limit=100)
+        assert [job.lost for job in claimed].count(True) == count
+        assert not any(job.suspect for job in claimed)
+        assert len(claimed) == others + count
+        assert claimed.more is more
+        seen |= {job.id for job in claimed}
+    assert seen == {one.id for one in [*lost, *fresh]}
+
+
+async def test_a_claim_carries_one_job_at_most_that_was_lost_again(connection: Connection, tenant: UUID) -> None:
+    suspects = await stage(connection, tenant, 4)
+    await lose(connection, 2)
+    once = await stage(connection, tenant, 3)
+    await lose(connection, 1)
     fresh = await stage(connection, tenant, 20)
     claimed = await ledger.claim(connection, "provision", lease_token=uuid7(), lease_seconds=30, limit=100)
-    assert [job.lost for job in claimed].count(True) == 1
-    assert {one.id for one in fresh} < {job.id for job in claimed}
-    seen = {job.id for job in claimed if job.lost}
-    for left in (3, 2, 1, 0):
+    assert {one.id for one in [*once, *fresh]} < {job.id for job in claimed}
+    assert [job.suspect for job in claimed].count(True) == 1
+    assert len(claimed) == 24
+    seen = {job.id for job in claimed if job.suspect}
+    for left in (2, 1, 0):
         assert claimed.more
         claimed = await ledger.claim(connection, "provision", lease_token=uuid7(), lease_seconds=30, limit=100)
-        assert len(claimed) == 1
+        assert [job.suspect for job in claimed] == [True]
         seen |= {job.id for job in claimed}
         assert claimed.more is (left > 0)
-    assert seen == {one.id for one in lost}
+    assert seen == {one.id for one in suspects}
 
 
 async def test_a_kind_that_nobody_knows_ends_with_its_worker(connection: Connection, tenant: UUID) -> None:

@@ -14,7 +14,7 @@ import asyncpg
 from uuid_utils.compat import uuid7
 
 from models.audit.record import SYSTEM
-from models.jobs import KINDS, Job, claim
+from models.jobs import KINDS, Job, claim, rescue
 from models.request_log import first_id
 from models.tenants import add_tenant
 from tests.support.servers import cloned_database
@@ -127,6 +127,17 @@ async def expire(connection: Connection, lease: UUID) -> None:
 async def make_due(connection: Connection | asyncpg.Pool) -> None:
     """Have the waiting of all retries be over."""
     await connection.execute("UPDATE job SET run_at = now() WHERE state = 'retry'")
+
+
+async def lose(connection: Connection, times: int = 1) -> None:
+    """Have whoever takes what is due vanish with it, so often."""
+    for _ in range(times):
+        lease = uuid7()
+        await make_due(connection)
+        await take(connection, lease)
+        await expire(connection, lease)
+        await rescue(connection)
+    await make_due(connection)
 
 
 async def row(connection: Connection | asyncpg.Pool, job_id: UUID) -> dict[str, Any]:

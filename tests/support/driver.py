@@ -71,6 +71,8 @@ class Driver:
             seed: what the plan is made of.
         """
         self._callers = callers
+        self.doors = list(range(len(callers[0])))
+        """Which doors are used; a load balancer leaves out those that are not ready."""
         self.diary = diary
         self._dice = Random(f"plan {seed}")  # noqa: S311  a plan that comes back
         self._seq = 0
@@ -145,10 +147,9 @@ class Driver:
     async def push(self, step: Step) -> None:
         """Push one user until it is known to be there."""
         dice = Random(f"{step.seq}")  # noqa: S311  a plan that comes back
-        doors = self._callers[step.tenant]
         doubt, taken, attempt = False, False, 0
         while step.seq not in self.known and not self.wrong:
-            caller = doors[(step.seq + attempt) % len(doors)]
+            caller = self._callers[step.tenant][self.doors[(step.seq + attempt) % len(self.doors)]]
             attempt += 1
             if taken or (doubt and dice.random() < 0.5):
                 answer = await self._ask(step, caller, "GET", None)

@@ -159,7 +159,9 @@ class Fleet:
 
 
 @asynccontextmanager
-async def processes(settings: Settings, folder: Path, *, apis: int = 1, workers: int = 0) -> AsyncIterator[Fleet]:
+async def processes(
+    settings: Settings, folder: Path, *, apis: int = 1, workers: int = 0, drain_seconds: float = 0
+) -> AsyncIterator[Fleet]:
     """Start real processes over the same servers, each api on ports of its own; kill what is left at the end.
 
     They call themselves by the address of the first, as behind a load balancer.
@@ -169,13 +171,15 @@ async def processes(settings: Settings, folder: Path, *, apis: int = 1, workers:
         folder: where their logs go.
         apis: front ends to start.
         workers: workers to make; the test starts them.
+        drain_seconds: how long a front end that is to stop still answers, no longer ready.
     """
     ports = free_ports(2 * apis)
     fleet = Fleet([], [])
     for number in range(apis):
         port, admin_port = ports[2 * number : 2 * number + 2]
         own = altered(settings, port=port, admin_port=admin_port, public_url=f"http://127.0.0.1:{ports[0]}")
-        fleet.apis.append(Process(own, ["api"], folder / f"api-{number}.log"))
+        command = ["api", "--drain-seconds", f"{drain_seconds:g}"]
+        fleet.apis.append(Process(own, command, folder / f"api-{number}.log"))
     fleet.workers.extend(Process(settings, ["worker"], folder / f"worker-{number}.log") for number in range(workers))
     try:
         await asyncio.gather(*(one.start() for one in fleet.apis))

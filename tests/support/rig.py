@@ -235,6 +235,15 @@ class Rig:
             )
         assert found == {}, f"seed {self.seed}: {found}"
 
+    async def ready(self, api: Process) -> bool:
+        """Ask a front end, as a load balancer does, whether it is to be sent requests."""
+        url = f"http://127.0.0.1:{api.settings.admin_port}/readyz"
+        try:
+            async with asyncio.timeout(5), self._session.get(url) as said:
+                return said.status == 200
+        except (aiohttp.ClientError, ConnectionError, TimeoutError):
+            return False
+
     async def pages(self) -> dict[str, tuple[int, float]]:
         """Ask the first front end for pages that need the store; return the status of each, and how long it took."""
         api = self.apis[0]
@@ -268,7 +277,14 @@ class Rig:
 
 @asynccontextmanager
 async def rigged(
-    grounds: Grounds, folder: Path, seed: int, *, apis: int = 2, workers: int = 2, **overrides: Any
+    grounds: Grounds,
+    folder: Path,
+    seed: int,
+    *,
+    apis: int = 2,
+    workers: int = 2,
+    drain_seconds: float = 0,
+    **overrides: Any,
 ) -> AsyncIterator[Rig]:
     """Put up a rig with an empty database and an empty Redis, everything running and well.
 
@@ -278,6 +294,7 @@ async def rigged(
         seed: what chance is made of.
         apis: front ends.
         workers: workers.
+        drain_seconds: how long a front end that is to stop still answers, no longer ready.
         overrides: settings; leases and sweeps are short unless told otherwise.
     """
     await grounds.revive()
@@ -297,7 +314,9 @@ async def rigged(
         direct = load_settings(secret_key=SECRET_KEY, **{**addresses, **usual, **kept, **overrides})
         behind = {name: with_port(url, proxies[name].port) for name, url in addresses.items()}
         settings = altered(direct, **behind)
-        fleet = await stack.enter_async_context(processes(settings, folder, apis=apis, workers=workers))
+        fleet = await stack.enter_async_context(
+            processes(settings, folder, apis=apis, workers=workers, drain_seconds=drain_seconds)
+        )
         doors = [await stack.enter_async_context(Proxy("127.0.0.1", api.settings.port)) for api in fleet.apis]
         session = await stack.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout())

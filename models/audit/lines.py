@@ -70,20 +70,6 @@ def lines(condition: str, tail: str = "") -> str:
     return f"SELECT {_LINE} AS line FROM audit_event AS e WHERE {condition} {tail}"  # noqa: S608  statements of ours
 
 
-async def each_line(connection: Connection, statement: str, *values: Any, work: Callable[[bytes], None]) -> None:
-    """Give every line that ``statement`` finds to ``work``, while PostgreSQL goes on writing the next.
-
-    Raises:
-        asyncpg.PostgresError: the store refused, or was too slow.
-    """
-
-    def split(data: bytes) -> None:
-        for text in data[:-1].split(b"\n"):
-            work(text)
-
-    await each_block(connection, statement, *values, work=split)
-
-
 async def each_block(connection: Connection, statement: str, *values: Any, work: Callable[[bytes], None]) -> None:
     """Give the lines to ``work`` as they come: several whole ones at a time, each ending with a line feed.
 
@@ -94,6 +80,9 @@ async def each_block(connection: Connection, statement: str, *values: Any, work:
 
     async def take(data: bytes) -> None:  # the loop has its turn before each, while it is waited for
         nonlocal rest
+        if not rest and data.endswith(b"\n"):  # as PostgreSQL sends it, a line a message
+            work(bytes(data))
+            return
         block, feed, rest = (rest + data).rpartition(b"\n")
         if feed:
             work(block + feed)

@@ -14,7 +14,7 @@ import asyncpg
 
 from models.audit.canonical import PLATFORM
 from models.audit.leaves import place_of, read, rows_of
-from models.audit.lines import each_line
+from models.audit.lines import each_block
 from models.audit.merkle import EMPTY_ROOT, root_of
 from models.audit.note import ZEROS, Seal, read_seal
 from models.errors import UsherError
@@ -142,14 +142,14 @@ async def _seal_up_to(connection: Connection, signer: Signer, bound: int, done: 
             places: dict[bytes, tuple[int, list[tuple[int, bytes, bytes]]]] = {}
             await connection.execute("SET LOCAL enable_seqscan = off")  # statistics lag behind where it matters
 
-            def note(row: bytes) -> None:
-                place, event_id, leaf, _, _ = read(row)
-                if (known := places.get(place)) is None:
-                    stream, xid = place_of(place)
-                    known = places[place] = xid, streams.setdefault(stream, [])
-                known[1].append((known[0], event_id, leaf))
+            def note(block: bytes) -> None:
+                for place, event_id, leaf, _, _ in read(block):
+                    if (known := places.get(place)) is None:
+                        stream, xid = place_of(place)
+                        known = places[place] = xid, streams.setdefault(stream, [])
+                    known[1].append((known[0], event_id, leaf))
 
-            await each_line(connection, _ROWS, reached, bound, work=note)
+            await each_block(connection, _ROWS, reached, bound, work=note)
             heads = await read_heads(connection, list(streams))
             seals, now = [], await read_clock(connection)
             for stream, leaves in streams.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from uuid import UUID
 
 from models.audit.canonical import PLATFORM, leaf_of
@@ -17,13 +17,13 @@ from models.audit.chain import Chain, bounds_of, check_anchors, read_chains
 from models.audit.findings import Finding, Report
 from models.audit.keys import by_id
 from models.audit.leaves import line_of, place_of, read, rows_of
-from models.audit.lines import each_line, lines
+from models.audit.lines import each_block, lines
 from models.audit.merkle import root_of
 from models.audit.narrow import Row, Sealed, compare, explain, unpack
 from models.audit.seal import XID, read_horizon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from models.audit.keys import Verifier
     from models.audit.note import Seal
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 _WINDOW = 20_000  # about how many events are held at once
 _MOST_STRANGE = 10_000  # rows whose text is kept to be explained
 _LATE = timedelta(minutes=10)
-_OPEN_END = 2**63 - 1
+
+_Held: TypeAlias = tuple[int, bytes, bytes, bool]  # a `Row` yet to be: of most nothing more is asked
 
 _ROWS = rows_of(f"{XID} >= $1 AND {XID} < $2 AND ($3::uuid IS NULL OR coalesce(e.tenant_id, '{PLATFORM}') = $3)")
 _BY_ID = lines("e.id = ANY ($1::uuid[])")
@@ -108,65 +109,50 @@ class _Run:
             await self._window(reach, first, bound)
 
     async def _window(self, reach: dict[UUID, _Reach], first: int, bound: int) -> None:
-        rows: dict[tuple[UUID, int], list[Row]] = {}
+        rows: dict[tuple[UUID, int], list[_Held]] = {}
         for one in reach.values():
             for seal in one.between(first, bound):
                 rows[one.chain.stream, seal.seq] = []
 
         places: dict[bytes, _Place] = {}
 
-        def note(text: bytes) -> None:
-            tail, event_id, leaf, sound, erasure_id = read(text)
-            place = places.get(tail)
-            if place is None:
-                stream, xid = place_of(tail)
-                of = reach[stream].of(xid) if stream in reach else None
-                held = rows.get((stream, of.seq)) if of else None
-                missing = of is None and stream in reach and reach[stream].is_missing(xid)
-                place = places[tail] = _Place(stream, xid, of.seq if of else None, held, missing)
-            row = Row(place.xid, event_id, leaf, sound)
-            self.report.events += 1
-            if erasure_id is not None:
-                self.report.erased += 1
-                self._erasures.setdefault(erasure_id, (place.stream, str(UUID(bytes=event_id))))
-            if place.held is not None:
-                place.held.append(row)
-            elif not place.missing:
-                self._note_strange(place.stream, row, line_of(text), place.seq)
+        def note(block: bytes) -> None:
+            found = read(block)
+            self.report.events += len(found)
+            for number, (tail, event_id, leaf, sound, erasure_id) in enumerate(found):
+                place = places.get(tail)
+                if place is None:
+                    place = places[tail] = _placed(tail, reach, rows)
+                if erasure_id is not None:
+                    self.report.erased += 1
+                    self._erasures.setdefault(erasure_id, (place.stream, str(UUID(bytes=event_id))))
+                if place.held is not None:
+                    place.held.append((place.xid, event_id, leaf, sound))
+                elif not place.missing:
+                    text = line_of(block.split(b"\n")[number])
+                    self._note_strange(place.stream, Row(place.xid, event_id, leaf, sound), text, place.seq)
 
-        await each_line(self._connection, _ROWS, first, bound, self._stream, work=note)
-        suspects = [key for key in rows if not self._fits(reach[key[0]], key[1], rows[key])]
-        for start in range(0, len(suspects), 100):
-            await self._narrow(reach, suspects[start : start + 100], rows)
+        await each_block(self._connection, _ROWS, first, bound, self._stream, work=note)
+        suspects = {
+            key: [Row(*row) for row in held] for key, held in rows.items() if not _fits(reach[key[0]], key[1], held)
+        }
+        keys = list(suspects)
+        for start in range(0, len(keys), 100):
+            await self._narrow(reach, {key: suspects[key] for key in keys[start : start + 100]})
 
-    def _fits(self, reach: _Reach, seq: int, rows: list[Row]) -> bool:
-        """Tell whether rows are all that a seal is over."""
-        seal, removed = reach.chain.seals[seq], reach.chain.removed.get(seq, set())
-        if removed is None:
-            return not rows
-        rows.sort()
-        return (
-            not removed
-            and len(rows) == seal.count
-            and all(row.sound for row in rows)
-            and root_of([row.hash for row in rows]) == seal.root
-        )
-
-    async def _narrow(
-        self, reach: dict[UUID, _Reach], suspects: list[tuple[UUID, int]], rows: dict[tuple[UUID, int], list[Row]]
-    ) -> None:
+    async def _narrow(self, reach: dict[UUID, _Reach], suspects: dict[tuple[UUID, int], list[Row]]) -> None:
         kept = await self._connection.fetch(_LEAVES, [key[0] for key in suspects], [key[1] for key in suspects])
         leaves = {(each["stream"], each["seq"]): each for each in kept}
         strange: dict[bytes, tuple[UUID, Row, int]] = {}
-        for key in suspects:
+        for key, rows in suspects.items():
             seal, removed = reach[key[0]].chain.seals[key[1]], reach[key[0]].chain.removed.get(key[1], set())
             each = leaves.get(key)
             sealed = unpack(seal, each["ids"], each["xids"], each["leaves"]) if each else None
             if sealed is None:
-                self._unnarrowed(seal, rows[key])
+                self._unnarrowed(seal, rows)
                 continue
             places = set(range(seal.count)) if removed is None else removed
-            missing, alien = compare(sealed, rows[key], places)
+            missing, alien = compare(sealed, rows, places)
             self._missing += missing
             strange.update({row.id: (key[0], row, key[1]) for row in alien})
         if strange:
@@ -225,7 +211,7 @@ class _Place(NamedTuple):
     stream: UUID
     xid: int
     seq: int | None
-    held: list[Row] | None
+    held: list[_Held] | None
     missing: bool
 
 
@@ -251,6 +237,28 @@ class _Reach:
         """Yield the seals that end behind ``first`` and not behind ``bound``."""
         for place in range(bisect_right(self._ends, first), bisect_right(self._ends, bound)):
             yield self._seals[place]
+
+
+def _placed(tail: bytes, reach: Mapping[UUID, _Reach], rows: Mapping[tuple[UUID, int], list[_Held]]) -> _Place:
+    stream, xid = place_of(tail)
+    of = reach[stream].of(xid) if stream in reach else None
+    held = rows.get((stream, of.seq)) if of else None
+    missing = of is None and stream in reach and reach[stream].is_missing(xid)
+    return _Place(stream, xid, of.seq if of else None, held, missing)
+
+
+def _fits(reach: _Reach, seq: int, rows: list[_Held]) -> bool:
+    """Tell whether rows are all that a seal is over."""
+    seal, removed = reach.chain.seals[seq], reach.chain.removed.get(seq, set())
+    if removed is None:
+        return not rows
+    rows.sort()
+    return (
+        not removed
+        and len(rows) == seal.count
+        and all(row[3] for row in rows)
+        and root_of([row[2] for row in rows]) == seal.root
+    )
 
 
 def _windows(chains: Iterable[Chain], since: datetime | None, until: datetime | None) -> Iterator[tuple[int, int]]:

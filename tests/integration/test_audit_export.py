@@ -22,7 +22,7 @@ from models.audit.anchors import publish
 from models.audit.erasure import erase_person
 from models.audit.export import export_events, tell, write_manifest
 from models.audit.keys import new_signer
-from models.audit.lines import each_line, lines
+from models.audit.lines import each_block, lines
 from models.audit.ocsf import as_ocsf
 from models.audit.record import SYSTEM, Actor, Event, record
 from models.audit.seal import know_key, seal_waiting
@@ -97,7 +97,9 @@ async def test_a_line_is_what_postgresql_writes_of_the_row_to_the_byte(connectio
         f"SELECT row_to_json(x)::text AS line FROM (SELECT {fields} FROM audit_event AS e ORDER BY e.xid, e.id) AS x"  # noqa: S608  tests' own
     )
     found: list[bytes] = []
-    await each_line(connection, lines("true", "ORDER BY e.xid, e.id"), work=found.append)
+    await each_block(
+        connection, lines("true", "ORDER BY e.xid, e.id"), work=lambda block: found.extend(block.splitlines())
+    )
     assert len(found) > 2
     assert found == [row["line"].encode() for row in rows]
 

@@ -11,7 +11,7 @@ import pytest
 from models.audit import leaves
 from models.audit.canonical import PLATFORM, leaf_of
 from models.audit.leaves import line_of, place_of, read, rows_of
-from models.audit.lines import each_line, lines
+from models.audit.lines import each_block, lines
 from tests.support.ledger import new_tenant
 
 if TYPE_CHECKING:
@@ -36,13 +36,17 @@ KINDS: list[dict[str, Any]] = [
     {"targets": [{**USER, "label": ODD}], "context": {ODD: ODD, "user_agent": ODD}, "diff": [{ODD: ODD}]},
     {"targets": [], "context": None, "diff": None, "changed": None},
     {"targets": [USER, {"type": "Group"}, {}], "context": {}, "diff": [], "changed": []},
-    {"targets": [{**USER, "label": None}]},
+    {"targets": [{**USER, "label": None, "id": None}]},
+    {"targets": [{**USER, "label": ""}], "context": {"ip": None}},
     {"targets": [{**USER, "label": ': "'}], "diff": [{"path": "x", "after": '": 1.5'}]},
     {"targets": [{**USER, "type": "a", "also": "b"}]},
     {"targets": [{"id": "7", "type": "User", "label": "x", "external_ie": "y"}]},
     {"diff": [{"path": "x", "after": 1.5}]},
     {"diff": [{"path": "x", "after": [0.1, {"y": [-12345678901234567890123]}]}]},
     {"diff": [{"path": "x", "after": [2**60, -5, 0, True, None]}]},
+    {"diff": 1.5},
+    {"diff": "x"},
+    {"diff": {"op": "add", "after": -2.5}},
     {"context": {"duration": 0.25}},
     {"targets": [{"type": "User", "id": 1.25}]},
     {"targets": [7, "x", None], "context": ["ip"], "diff": {"op": "add"}},
@@ -89,7 +93,7 @@ async def write(connection: Connection, tenant_id: UUID | None, number: int, eve
 
 async def taken(connection: Connection, statement: str) -> list[bytes]:
     found: list[bytes] = []
-    await each_line(connection, statement, work=found.append)
+    await each_block(connection, statement, work=lambda block: found.extend(block.splitlines(keepends=True)))
     return found
 
 
@@ -99,13 +103,14 @@ async def hold(connection: Connection) -> list[bytes]:
     rows = await taken(connection, rows_of(f"true{order}"))
     events = await taken(connection, lines("true", order))
     assert len(rows) == len(events) > 1
-    for row, line in zip(rows, events, strict=True):
-        tail, event_id, leaf, sound, erasure_id = read(row)
+    together = read(b"".join(rows))
+    for row, line, (tail, event_id, leaf, sound, erasure_id) in zip(rows, events, together, strict=True):
+        assert read(row) == [(tail, event_id, leaf, sound, erasure_id)]
         other = leaf_of(line)
         stream, xid = place_of(tail)
         assert (str(stream), xid, event_id) == (other.stream, other.xid, other.id)
         assert (leaf, sound, erasure_id) == (other.hash, other.sound, other.erasure_id), line
-        assert leaf_of(line_of(row)) == other
+        assert leaf_of(line_of(row.rstrip(b"\n"))) == other
     return rows
 
 
@@ -113,6 +118,18 @@ async def hold(connection: Connection) -> list[bytes]:
 async def test_a_leaf_is_that_of_the_line(kind: int, connection: Connection) -> None:
     for tenant_id in (None, await new_tenant(connection)):
         await write(connection, tenant_id, kind, PLAIN | KINDS[kind])
+    await hold(connection)
+
+
+async def test_events_of_every_kind_are_read_together(connection: Connection) -> None:
+    for number, kind in enumerate([*KINDS, *KINDS]):
+        await write(connection, None, number, PLAIN | kind)
+    await connection.execute(
+        "INSERT INTO audit_event (id, action, phase, outcome, severity, actor_type, targets, correlation_id, salt,"
+        " personal_hash, erasure_id) SELECT gen_random_uuid(), 'a', 'applied', 'success', 1, 'token', '[]',"
+        " gen_random_uuid(), salt, sha256('x'), erasure FROM (VALUES (NULL::uuid, gen_random_uuid()), (NULL, NULL),"
+        " (gen_random_uuid(), NULL), (gen_random_uuid(), gen_random_uuid())) AS v (salt, erasure)"
+    )
     await hold(connection)
 
 
@@ -134,5 +151,6 @@ async def test_a_usual_event_does_not_go_the_long_way(connection: Connection, mo
         raise AssertionError("the long way was taken")
 
     monkeypatch.setattr(leaves, "leaf_of", long)
-    assert len({read(row)[2] for row in some}) == 2
-    assert {place_of(read(row)[0])[0] for row in some} == {PLATFORM}
+    found = read(b"".join(some))
+    assert len({leaf for _, _, leaf, _, _ in found}) == 2
+    assert {place_of(tail)[0] for tail, _, _, _, _ in found} == {PLATFORM}

@@ -255,3 +255,22 @@ async def test_documents_fold_alike_when_their_strings_do(
         )
         assert row is not None
         assert row[0] == row[1], (text, one)
+
+
+_FOLDED_AT_LENGTH = r"""
+SELECT lower(normalize(regexp_replace($1::jsonb::text, '(\\u[0-9a-f]{4}|\\.)', '\1' || U&'\034F', 'g'), NFC))::jsonb
+"""
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(text="A\u0301")
+@example(text="\u0344")  # the first that no normal text has
+@example(text="\u02ff")
+@example(text="\u212b")
+@given(text=FOLDABLE)
+async def test_what_folding_spares_itself_changes_nothing(directory: Directory, text: str) -> None:
+    # Values in indexes were folded by any of the functions there have been.
+    document = json.dumps({"X": [text, normalize("NFD", text)]})
+    folded = await directory.connection.fetchrow(f"SELECT usher_fold_json($1::jsonb), ({_FOLDED_AT_LENGTH})", document)
+    assert folded is not None
+    assert folded[0] == folded[1], text

@@ -84,7 +84,8 @@ async def test_flushed_killed_starved_and_frozen_it_costs_seconds(make_rig: Make
         "starved": evicted,
         "frozen": frozen,
     }
-    async with make_rig(sweep_seconds=5, lease_seconds=30, lease_beat_seconds=10) as rig, rig.store() as connection:
+    sweep = scale(2, 5)
+    async with make_rig(sweep_seconds=sweep, lease_seconds=30, lease_beat_seconds=10) as rig, rig.store() as connection:
         driver = await rig.driver()
         each = scale(60, 500)
         for number, (name, fault) in enumerate(faults.items(), 1):

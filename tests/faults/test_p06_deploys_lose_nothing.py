@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DRAIN_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 0.2
 BETWEEN_SECONDS: Final = 5.0 if FULL else 0.0
-RATE: Final = 20.0
+RATE: Final = float(scale(10, 20))
 
 
 @pytest.mark.promise("P6", quick=True)

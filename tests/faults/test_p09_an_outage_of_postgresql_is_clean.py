@@ -9,21 +9,24 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+import pytest_asyncio
 
 from tests.support.api import document, make_tenant
-from tests.support.promises import scale
+from tests.support.promises import SEED, scale
 from tests.support.proxy import READY_FOR_QUERY
+from tests.support.rig import rigged
 from tests.support.waiting import wait_until
 from tests.support.writing import PATCH_URN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from tests.faults.conftest import Measure
     from tests.support.api import Answer, Caller
     from tests.support.driver import Driver
-    from tests.support.rig import Rig
+    from tests.support.rig import Grounds, Rig
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 HANG_SECONDS: Final = 10.0
 RECOVERY_SECONDS: Final = 10.0
 BULK: Final = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
@@ -76,13 +79,20 @@ async def ask_everything(caller: Caller, stranger: Caller, user_id: str) -> floa
 
 
 async def away(
-    rig: Rig, driver: Driver, begin: Callable[[], Any], end: Callable[[], Any], *, refused: int
+    driver: Driver,
+    begin: Callable[[], Any],
+    end: Callable[[], Any],
+    *,
+    refused: int,
+    meanwhile: Callable[[], Awaitable[None]] | None = None,
 ) -> tuple[float, float]:
     """Take PostgreSQL away until so many requests were refused; return seconds of the first refusal and of recovery."""
     began = time.monotonic()
     outcome = begin()
     if asyncio.iscoroutine(outcome):
         await outcome
+    if meanwhile is not None:
+        await meanwhile()
     await wait_until(lambda: driver.since(began, 503) >= refused or driver.wrong, "requests are refused", 30)
     first = min(one.sent_at + one.seconds for one in driver.tried if one.status == 503 and one.sent_at >= began)
     outcome = end()
@@ -91,6 +101,13 @@ async def away(
     healed = time.monotonic()
     await wait_until(lambda: driver.recovery(healed) < 60 or driver.wrong, "creates are accepted again", 60)
     return first - began, driver.recovery(healed)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def rig(grounds: Grounds, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    """One for all of them: each leaves everything well."""
+    async with rigged(grounds, tmp_path_factory.mktemp("outage"), SEED) as made:
+        yield made
 
 
 @pytest.mark.promise("P9", quick=True)
@@ -102,24 +119,27 @@ async def test_every_answer_is_503_soon_and_all_is_well_soon_after(rig: Rig, mea
     stranger = rig.callers(await make_tenant(rig.direct))[0]
     caller = rig.callers(await make_tenant(rig.direct))[0]
     user = await caller.create(document("somebody"))
-    for name, begin, end in (
-        ("reset", rig.postgres.reset, rig.postgres.heal),
-        ("restart", rig.crash_postgres, rig.start_servers),
-        ("blackhole", rig.postgres.blackhole, rig.postgres.heal),
-        ("half open", rig.postgres.blackhole, rig.postgres.strand),
+    longest: list[float] = []
+
+    async def ask() -> None:
+        slowest, pages = await asyncio.gather(ask_everything(caller, stranger, user["id"]), rig.pages())
+        assert {status for status, _ in pages.values()} == {503}, pages
+        longest.extend([slowest, *(seconds for _, seconds in pages.values())])
+
+    for name, begin, end, meanwhile in (
+        ("reset", rig.postgres.reset, rig.postgres.heal, None),
+        ("restart", rig.crash_postgres, rig.start_servers, None),
+        ("blackhole", rig.postgres.blackhole, rig.postgres.heal, ask),
+        ("half open", rig.postgres.blackhole, rig.postgres.strand, None),
     ):
-        first, recovery = await away(rig, driver, begin, end, refused=scale(8, 16))
+        first, recovery = await away(driver, begin, end, refused=scale(8, 16), meanwhile=meanwhile)
         measure(**{f"{name}:_first_503": first, f"{name}:_recovery": recovery})
         assert recovery < RECOVERY_SECONDS, name
         assert first < (HANG_SECONDS if begin == rig.postgres.blackhole else 2), name
-    rig.postgres.blackhole()
-    slowest, pages = await asyncio.gather(ask_everything(caller, stranger, user["id"]), rig.pages())
-    rig.postgres.heal()
     driver.enough = True
     await pushing
     assert driver.answers[None] == 0, "no connection was dropped"
-    assert {status for status, _ in pages.values()} == {503}, pages
-    slowest = max(slowest, driver.slowest(), *(seconds for _, seconds in pages.values()))
+    slowest = max(driver.slowest(), *longest)
     measure(longest_answer=slowest)
     assert slowest < HANG_SECONDS
     await rig.drain()
@@ -128,6 +148,7 @@ async def test_every_answer_is_503_soon_and_all_is_well_soon_after(rig: Rig, mea
 
 @pytest.mark.promise("P9", quick=True)
 async def test_a_commit_whose_answer_is_lost_makes_one_user_and_no_second(rig: Rig, measure: Measure) -> None:
+    await rig.heal()
     driver = await rig.driver(invitations=True)
     dice = Random(rig.seed)  # noqa: S311  a plan that comes back
     chance = scale(20, 2) / 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,7 +49,7 @@ async def test_a_mail_server_in_trouble_delays_mail_and_nothing_else(make_rig: M
         await rig.mailbox.behave()
 
         # A server that cannot speak TLS, to a worker that insists on it: nothing is sent in the clear.
-        assert await rig.workers[0].stop() == 0
+        rig.workers[0].send(signal.SIGSTOP)
         url = rig.settings.smtp_url.get_secret_value().replace("smtp://", "smtp+starttls://", 1)
         strict = Process(altered(rig.settings, smtp_url=url), ["worker"], rig.folder / "strict.log")
         try:
@@ -61,11 +62,12 @@ async def test_a_mail_server_in_trouble_delays_mail_and_nothing_else(make_rig: M
 
             await until(tried_twice, "two attempts failed over TLS", 90)
             assert await rig.mailbox.messages("private@example.com") == []
+            assert await strict.stop() == 0
         finally:
             await strict.kill()
-        await rig.workers[0].start()
+        rig.workers[0].send(signal.SIGCONT)
         await until_invitation(connection, "private", "sent")
-        assert set(await reasons(connection, "private")) <= {"smtp_tls", "lease_expired"}
+        assert set(await reasons(connection, "private")) == {"smtp_tls"}
         await rig.drain()
         await rig.check(mails=True, copies=3)
         measure(invitations=len(TROUBLE) + 2, longest_seconds_to_apply=longest)
@@ -86,7 +88,10 @@ async def provisioned(connection: asyncpg.Connection, caller: Caller, name: str)
 
 async def hurry(connection: asyncpg.Connection) -> None:
     """Have the waiting of all retries be over, once each: whoever is due stays so, until a sweep finds it."""
-    await connection.execute("UPDATE job SET run_at = now() WHERE state = 'retry' AND run_at > now()")
+    await connection.execute(
+        # Long enough ago for the next sweep to ring for it.
+        "UPDATE job SET run_at = now() - interval '2 seconds' WHERE state = 'retry' AND run_at > now()"
+    )
 
 
 async def until_invitation(connection: asyncpg.Connection, name: str, state: str) -> None:

@@ -160,7 +160,13 @@ class Fleet:
 
 @asynccontextmanager
 async def processes(
-    settings: Settings, folder: Path, *, apis: int = 1, workers: int = 0, drain_seconds: float = 0
+    settings: Settings,
+    folder: Path,
+    *,
+    apis: int = 1,
+    workers: int = 0,
+    drain_seconds: float = 0,
+    working: bool = False,
 ) -> AsyncIterator[Fleet]:
     """Start real processes over the same servers, each api on ports of its own; kill what is left at the end.
 
@@ -170,8 +176,9 @@ async def processes(
         settings: which servers to use.
         folder: where their logs go.
         apis: front ends to start.
-        workers: workers to make; the test starts them.
+        workers: workers to make.
         drain_seconds: how long a front end that is to stop still answers, no longer ready.
+        working: whether the workers are started too; else the test starts them.
     """
     ports = free_ports(2 * apis)
     fleet = Fleet([], [])
@@ -182,7 +189,7 @@ async def processes(
         fleet.apis.append(Process(own, command, folder / f"api-{number}.log"))
     fleet.workers.extend(Process(settings, ["worker"], folder / f"worker-{number}.log") for number in range(workers))
     try:
-        await asyncio.gather(*(one.start() for one in fleet.apis))
+        await asyncio.gather(*(one.start() for one in [*fleet.apis, *(fleet.workers if working else ())]))
         yield fleet
     finally:
         await asyncio.gather(*(one.kill() for one in (*fleet.apis, *fleet.workers)))

@@ -68,8 +68,10 @@ class Grounds:
         admin = with_path(grounds.postgres.url, "postgres")
         await drop_database(admin, _TEMPLATE)
         async with store_at(admin) as connection:
+            await _have_fsync(connection, "off")  # of the template nothing is promised
             await connection.execute(f'CREATE DATABASE "{_TEMPLATE}"')
-        await run.upgrade(with_path(admin, _TEMPLATE))
+            await run.upgrade(with_path(admin, _TEMPLATE))
+            await _have_fsync(connection, "on")
         return grounds
 
     @property
@@ -85,14 +87,20 @@ class Grounds:
 
     async def revive(self) -> None:
         """Start what does not run."""
-        for server in self.all:
-            if server.poll() is not None:
-                await asyncio.to_thread(server.start)
+        ended = [server for server in self.all if server.poll() is not None]
+        for server in ended:
+            await asyncio.to_thread(server.launch)
+        await asyncio.gather(*(asyncio.to_thread(server.ready) for server in ended))
 
     def stop(self) -> None:
         """Stop them."""
         for server in self.all:
             server.stop()
+
+
+async def _have_fsync(connection: asyncpg.Connection, state: str) -> None:
+    await connection.execute(f"ALTER SYSTEM SET fsync = {state}")
+    await connection.execute("SELECT pg_reload_conf()")
 
 
 def store_at(url: str) -> AbstractAsyncContextManager[asyncpg.Connection]:
@@ -315,7 +323,7 @@ async def rigged(
         behind = {name: with_port(url, proxies[name].port) for name, url in addresses.items()}
         settings = altered(direct, **behind)
         fleet = await stack.enter_async_context(
-            processes(settings, folder, apis=apis, workers=workers, drain_seconds=drain_seconds)
+            processes(settings, folder, apis=apis, workers=workers, drain_seconds=drain_seconds, working=True)
         )
         doors = [await stack.enter_async_context(Proxy("127.0.0.1", api.settings.port)) for api in fleet.apis]
         session = await stack.enter_async_context(
@@ -338,7 +346,6 @@ async def rigged(
             seed,
             session,
         )
-        await rig.start()
         try:
             yield rig
         finally:

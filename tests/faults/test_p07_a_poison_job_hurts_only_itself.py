@@ -61,7 +61,7 @@ async def test_poison_of_every_kind_ends_dead_with_its_reason_and_its_neighbours
         try:
             await asyncio.gather(*(until_started(worker) for worker in workers))
             before = await push(caller, "before", scale(40, 500))
-            await rig.drain(120)
+            await rig.drain()
             for worker in workers:
                 worker.send(signal.SIGSTOP)  # so that one of them takes what comes now at once
             poison = await spoil(connection, caller)
@@ -74,7 +74,7 @@ async def test_poison_of_every_kind_ends_dead_with_its_reason_and_its_neighbours
                 beside += await push(caller, f"beside{len(beside)}-", 5)
                 assert len(beside) < MOST, "all poison is dead"
                 await asyncio.sleep(0.1)
-            await rig.drain(120)
+            await rig.drain()
         finally:
             for task in keeping:
                 task.cancel()

@@ -24,6 +24,7 @@ class Xid8(UserDefinedType[int]):
 
 
 _XID_NUMBER: ColumnElement[Any] = literal_column("((xid::text)::bigint)")
+_IP: ColumnElement[Any] = literal_column("(context ->> 'ip'::text)")
 _FOLDED_TARGETS: ColumnElement[Any] = literal_column("usher_fold_json(targets)")
 
 
@@ -35,6 +36,14 @@ class AuditEvent(SQLModel, table=True):
         Index("audit_event_tenant", "tenant_id", text("occurred_at DESC"), text("id DESC")),
         Index("audit_event_target", "tenant_id", "target_id", text("occurred_at DESC")),
         Index("audit_event_correlation", "correlation_id"),
+        # Over all events and not only those with an address, for of such an index the planner uses the statistics.
+        Index(
+            "audit_event_ip",
+            _IP.label("ip"),
+            "tenant_id",
+            "occurred_at",
+            postgresql_ops={"ip": "text_pattern_ops"},
+        ),
         Index("audit_event_action", "action", text("occurred_at DESC"), text("id DESC")),
         Index(
             "audit_event_targets",

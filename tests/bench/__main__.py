@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from tests.bench.audit import EVENTS as AUDIT_EVENTS
 from tests.bench.audit import audit_section
+from tests.bench.audit_log import loaded
 from tests.bench.audit_proof import proof_section
 from tests.bench.audit_record import recording_section
 from tests.bench.generator import WrongAnswerError
@@ -70,8 +72,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="API processes (1)")
     parser.add_argument("--workers", type=int, default=1, help="worker processes (1)")
     parser.add_argument("--load-processes", type=int, help="processes of the load generator (one for four processors)")
+    parser.add_argument("--keep", type=Path, help="folder where the audit log of audit and proof stays for another run")
+    parser.add_argument("--load", action="store_true", help="with --keep: load that log, and measure nothing")
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="folder for data and bench.json")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.load and not arguments.keep:
+        parser.error("--load goes with --keep")
+    return arguments
 
 
 def _machine() -> dict[str, Any]:
@@ -97,7 +104,11 @@ async def _run(arguments: argparse.Namespace, machine: dict[str, Any], console: 
             load_processes=arguments.load_processes or max(1, machine["processors"] // 4),
             folder=Path(folder),
             say=lambda text: console.print(text, style="dim", highlight=False),
+            keep=arguments.keep,
         )
+        if arguments.load:
+            async with loaded(bench, "audit", AUDIT_EVENTS):
+                return []
         for name in arguments.only or (DOCUMENTED if arguments.document else SECTIONS):
             workloads = await SECTIONS[name](bench)
             by_name = {workload.name: workload for workload in workloads}
@@ -110,6 +121,10 @@ def main() -> int:
     arguments = _arguments()
     arguments.out = arguments.out.absolute()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.keep:
+        arguments.keep = arguments.keep.absolute()
+        arguments.keep.mkdir(parents=True, exist_ok=True)
+        arguments.keep.chmod(0o755)  # as the folder below
     machine = _machine()
     console = Console() if sys.stdout.isatty() else Console(width=150)
     errors = Console(stderr=True)
@@ -118,6 +133,8 @@ def main() -> int:
     except WrongAnswerError as error:
         errors.print(str(error), style="red", highlight=False, markup=False)
         return 1
+    if arguments.load:
+        return 0
     out = arguments.out / "bench.json"
     found = {"machine": machine, "results": results}
     out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

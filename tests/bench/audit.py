@@ -15,10 +15,9 @@ from models.audit.query import asking, page_sql, search_events
 from models.audit.search import read_search
 from models.db import open_pool
 from models.settings import load_settings
-from tests.bench.audit_log import fill
+from tests.bench.audit_log import loaded
 from tests.bench.generator import WrongAnswerError
 from tests.bench.measure import Sample, Workload, measure_in_turn, quantiles
-from tests.bench.servers import usher
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -129,9 +128,8 @@ def _qualified(people: int, events: int) -> dict[str, Callable[[Random], str]]:
 async def audit_section(bench: Bench) -> list[Workload]:
     """Search 10 000 000 events over twelve months; ``BENCH_AUDIT_EVENTS`` loads fewer."""
     async with AsyncExitStack() as stack:
-        target = await stack.enter_async_context(usher(bench.folder, "audit", processes=1, workers=0))
-        bench.say(f"audit: loading {EVENTS:,} events")
-        tenants: list[Any] = list(await fill(target.database, EVENTS, bench.say))
+        target, ids, _ = await stack.enter_async_context(loaded(bench, "audit", EVENTS))
+        tenants: list[Any] = list(ids)
         settings = load_settings(
             database_url=target.database_url, redis_url="redis://127.0.0.1:1/0", secret_key="x" * 32
         )

@@ -1,21 +1,41 @@
-"""An audit log of any size for the benchmark: twelve months of events, written as so many transactions would have."""
+"""An audit log of any size for the benchmark: twelve months of events, written as so many transactions would have.
+
+It can be kept, sealed, in a folder: ten million events take longer to load than all that is measured over them.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+import asyncpg
 
-    import asyncpg
+from models.audit.keys import read_signer
+from models.audit.seal import know_key, seal_waiting
+from tests.bench.generator import WrongAnswerError
+from tests.bench.servers import usher
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from models.audit.keys import Signer
+    from tests.bench.servers import Usher
+    from tests.bench.workloads import Bench
 
 MONTHS: Final = 12
 TENANTS: Final = 20
+KEY_FILE: Final = "audit.key"
+"""In the data folder of `usher up`."""
+SEALED_BY: Final = "audit_event_xid"
+"""The index that sealing reads by; it is made first."""
 
 _TOGETHER = 200  # events of a transaction, as the worker writes them
 _AT_ONCE = 250_000  # events between two words about it
+_LONG = 3600.0
 
 _MONTHS_BACK = """
 SELECT format('CREATE TABLE IF NOT EXISTS audit_event_%s PARTITION OF audit_event FOR VALUES FROM (%L) TO (%L)',
@@ -67,39 +87,117 @@ SELECT c.relname AS name, pg_get_indexdef(i.indexrelid) AS made_by
 """
 
 
-async def fill(database: asyncpg.Connection, count: int, say: Callable[[str], None]) -> list[UUID]:
+_KEPT = """
+CREATE TABLE IF NOT EXISTS bench.kept (events bigint NOT NULL, tenants uuid[] NOT NULL)
+"""
+
+
+async def fill(database_url: str, count: int, say: Callable[[str], None], signer: Signer | None = None) -> list[UUID]:
     """Load ``count`` events of the last twelve months into their partitions; return the tenants' ids.
 
     Args:
-        database: with every right, outside a transaction.
+        database_url: of a login with every right.
         count: how many events.
         say: is told how far it is.
+        signer: seals them, if they are to be sealed.
     """
-    for row in await database.fetch(_MONTHS_BACK, MONTHS):
-        await database.execute(row["statement"])
-    tenants = [UUID(int=0x0198_0000_0000_7000_8000_0000_0000_1000 + number) for number in range(TENANTS)]
-    for number, tenant_id in enumerate(tenants):
-        await database.execute(
-            "INSERT INTO tenant (id, name, display_name) VALUES ($1, $2, $2)", tenant_id, f"bench-{number}"
+    async with AsyncExitStack() as stack:
+        one, other, third = [await _connected(stack, database_url) for _ in range(3)]
+        for row in await one.fetch(_MONTHS_BACK, MONTHS):
+            await one.execute(row["statement"])
+        tenants = [UUID(int=0x0198_0000_0000_7000_8000_0000_0000_1000 + number) for number in range(TENANTS)]
+        for number, tenant_id in enumerate(tenants):
+            await one.execute(
+                "INSERT INTO tenant (id, name, display_name) VALUES ($1, $2, $2)", tenant_id, f"bench-{number}"
+            )
+        indexes = await one.fetch(_INDEXES)
+        for index in indexes:
+            await one.execute(f"DROP INDEX {index['name']}")
+        await one.execute("CREATE SCHEMA bench")
+        await one.execute(_PROCEDURE)
+        loading = _Loading(count, tenants, say)
+        await asyncio.gather(loading.write(one, 0, count // 2), loading.write(other, count // 2, count))
+        waiting = sorted(indexes, key=lambda index: index["name"] != SEALED_BY, reverse=True)
+        await _make_indexes(one, [waiting.pop()], say)
+        await asyncio.gather(
+            *(_make_indexes(each, waiting, say) for each in (one, other)),
+            *([_seal(third, signer, say)] if signer else ()),
         )
-    begin = datetime.now(UTC) - timedelta(days=364)
-    step = timedelta(days=364) / count
-    indexes = await database.fetch(_INDEXES)
-    for index in indexes:
-        await database.execute(f"DROP INDEX {index['name']}")
-    await database.execute("SET synchronous_commit = off; SET maintenance_work_mem = '1GB'")
-    await database.execute("CREATE SCHEMA IF NOT EXISTS bench")
-    await database.execute(_PROCEDURE)
-    for first in range(0, count, _AT_ONCE):
-        last = min(first + _AT_ONCE, count)
-        await database.execute(
-            "CALL bench.write_events($1, $2, $3, $4, $5, $6)", begin, step, tenants, count, first, last, timeout=1800
-        )
-        say(f"audit: {last:,} of {count:,} events are loaded")
-    for index in indexes:
-        say(f"audit: making {index['name']}")
-        await database.execute(index["made_by"].replace(" ON ONLY ", " ON "), timeout=1800)
-    await database.execute("RESET synchronous_commit; RESET maintenance_work_mem")
-    await database.execute("VACUUM ANALYZE audit_event", timeout=1800)
-    await database.execute("CHECKPOINT", timeout=600)
+        await one.execute("VACUUM ANALYZE audit_event", timeout=_LONG)
+        await one.execute(_KEPT)
+        await one.execute("INSERT INTO bench.kept (events, tenants) VALUES ($1, $2)", count, tenants)
+        await one.execute("CHECKPOINT", timeout=_LONG)
     return tenants
+
+
+async def _connected(stack: AsyncExitStack, database_url: str) -> asyncpg.Connection:
+    connection: asyncpg.Connection = await asyncpg.connect(database_url)
+    stack.push_async_callback(connection.close)
+    await connection.execute("SET synchronous_commit = off; SET maintenance_work_mem = '1GB'")
+    return connection
+
+
+class _Loading:
+    """How far it is, over all connections that write."""
+
+    def __init__(self, count: int, tenants: list[UUID], say: Callable[[str], None]) -> None:
+        self._count, self._tenants, self._say, self._done = count, tenants, say, 0
+        self._begin = datetime.now(UTC) - timedelta(days=364)
+
+    async def write(self, database: asyncpg.Connection, first: int, bound: int) -> None:
+        """Write events from one number to another."""
+        step = timedelta(days=364) / self._count
+        for low in range(first, bound, _AT_ONCE):
+            high = min(low + _AT_ONCE, bound)
+            values = (self._begin, step, self._tenants, self._count, low, high)
+            await database.execute("CALL bench.write_events($1, $2, $3, $4, $5, $6)", *values, timeout=_LONG)
+            self._done += high - low
+            self._say(f"audit: {self._done:,} of {self._count:,} events are loaded")
+
+
+async def _make_indexes(
+    database: asyncpg.Connection, waiting: list[asyncpg.Record], say: Callable[[str], None]
+) -> None:
+    while waiting:
+        index = waiting.pop()
+        say(f"audit: making {index['name']}")
+        await database.execute(index["made_by"].replace(" ON ONLY ", " ON "), timeout=_LONG)
+
+
+async def _seal(database: asyncpg.Connection, signer: Signer, say: Callable[[str], None]) -> None:
+    await know_key(database, signer)
+    done = await seal_waiting(database, signer)
+    say(f"audit: {done.events:,} events are sealed")
+
+
+@asynccontextmanager
+async def loaded(
+    bench: Bench, name: str, count: int, *, sealed: bool = False
+) -> AsyncIterator[tuple[Usher, list[UUID], Path]]:
+    """Start an Usher whose audit log has ``count`` events; gives it, the tenants' ids and its data folder.
+
+    Args:
+        bench: with ``keep``, the log is the one that is kept there, and made and sealed the first time.
+        name: of the data folder, where it is not kept.
+        count: how many events.
+        sealed: they are to be sealed, also where they are not kept.
+
+    Raises:
+        WrongAnswerError: what is kept is not such a log.
+    """
+    folder, name = (bench.keep, "audit") if bench.keep else (bench.folder, name)
+    async with usher(folder, name, processes=1, workers=0, keep=bench.keep is not None) as target:
+        there = await target.database.fetchval("SELECT to_regnamespace('bench') IS NOT NULL")
+        if not there:
+            bench.say(f"audit: loading {count:,} events")
+            signer = read_signer(folder / name / KEY_FILE) if sealed or bench.keep else None
+            tenants = await fill(target.database_url, count, bench.say, signer)
+        else:
+            finished = await target.database.fetchval("SELECT to_regclass('bench.kept') IS NOT NULL")
+            row = await target.database.fetchrow("SELECT events, tenants FROM bench.kept") if finished else None
+            if row is None:
+                raise WrongAnswerError(f"loading {folder} was cut off; remove it and begin anew")
+            if row["events"] != count:
+                raise WrongAnswerError(f"{folder} has {row['events']} events: BENCH_AUDIT_EVENTS must say so")
+            tenants = row["tenants"]
+        yield target, tenants, folder / name

@@ -10,13 +10,15 @@ import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
-from models.audit.export import Exported, export_events
-from models.audit.keys import new_signer
+from models.audit.export import WIDEST, Exported, export_events
+from models.audit.keys import new_signer, read_signer
 from models.audit.seal import seal_waiting
 from models.audit.search import read_search
 from models.audit.verify import verify
 from models.db import open_pool
 from models.settings import load_settings
+from tests.bench.audit import EVENTS as KEPT_EVENTS
+from tests.bench.audit_log import KEY_FILE, loaded
 from tests.bench.generator import WrongAnswerError
 from tests.bench.measure import Sample, Workload, measure_in_turn
 from tests.bench.servers import usher
@@ -82,7 +84,12 @@ class _Log:
         done = Exported()
         with self.path.open("wb") as file:
             await export_events(
-                self.connection, read_search("", now=now), tenant_id=None, form="jsonl", file=file, done=done
+                self.connection,
+                read_search("created:>370d", now=now, widest=WIDEST),
+                tenant_id=None,
+                form="jsonl",
+                file=file,
+                done=done,
             )
         return done.rows
 
@@ -107,18 +114,24 @@ class Timed:
 
 
 async def proof_section(bench: Bench) -> list[Workload]:
-    """Seal, verify and export; ``BENCH_PROOF_EVENTS`` says how many events."""
+    """Seal, verify and export; ``BENCH_PROOF_EVENTS`` says how many events, or the log is the one that is kept."""
     async with AsyncExitStack() as stack:
-        target = await stack.enter_async_context(usher(bench.folder, "proof", processes=1, workers=0))
+        if bench.keep:
+            target, _, folder = await stack.enter_async_context(loaded(bench, "proof", KEPT_EVENTS))
+            signer = read_signer(folder / KEY_FILE)
+        else:
+            target = await stack.enter_async_context(usher(bench.folder, "proof", processes=1, workers=0))
+            signer = new_signer()
         settings = load_settings(
             database_url=target.database_url, redis_url="redis://127.0.0.1:1/0", secret_key="x" * 32
         )
         pool: asyncpg.Pool = await open_pool(settings, name="bench", size=1)
         stack.push_async_callback(pool.close)
         connection = await stack.enter_async_context(pool.acquire())
-        log = _Log(target, connection, new_signer(), bench)
-        bench.say(f"proof: writing {EVENTS:,} events")
-        await log.write(EVENTS)
+        log = _Log(target, connection, signer, bench)
+        if not bench.keep:
+            bench.say(f"proof: writing {EVENTS:,} events")
+            await log.write(EVENTS)
         await log.seal()
 
         async def fresh() -> None:

@@ -62,7 +62,7 @@ def _role(process: psutil.Process) -> str | None:
 
 
 @asynccontextmanager
-async def usher(folder: Path, name: str, *, processes: int, workers: int) -> AsyncIterator[Usher]:
+async def usher(folder: Path, name: str, *, processes: int, workers: int, keep: bool = False) -> AsyncIterator[Usher]:
     """Start ``usher up`` and yield it when everything answers; stop it at the end.
 
     Args:
@@ -70,11 +70,13 @@ async def usher(folder: Path, name: str, *, processes: int, workers: int) -> Asy
         name: of its data folder in there, for several at once.
         processes: API processes.
         workers: worker processes.
+        keep: its data stays there for another run.
 
     Raises:
         RuntimeError: it ended before it was ready; carries the end of its output.
     """
     ready_file = folder / f"{name}.json"
+    ready_file.unlink(missing_ok=True)
     log = folder / f"{name}.log"
     arguments = [
         *("up", "--data-dir", str(folder / name), "--port", "0", "--admin-port", "0"),
@@ -112,7 +114,7 @@ async def usher(folder: Path, name: str, *, processes: int, workers: int) -> Asy
             await database.close()
     finally:
         await _stop(process)
-        if cluster:  # where root's folders are closed to PostgreSQL it is not below the folder
+        if cluster and not keep:  # where root's folders are closed to PostgreSQL it is not below the folder
             await asyncio.to_thread(shutil.rmtree, cluster, ignore_errors=True)
 
 

@@ -45,6 +45,7 @@ class Bench:
         workers: worker processes, where there are any.
         load_processes: processes of the load generator.
         folder: where the data of all servers goes.
+        keep: where the audit log is kept from one run to the next, if it is.
         say: is told what is being done.
     """
 
@@ -56,6 +57,7 @@ class Bench:
     load_processes: int
     folder: Path
     say: Callable[[str], None]
+    keep: Path | None = None
 
 
 class Load:

@@ -1,15 +1,12 @@
-"""`usher worker` as real processes: stopped, killed, frozen, and with its servers taken away."""
+"""`usher worker` as real processes: stopped, and with its servers taken away (tests/faults has what kills it)."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import signal
-import sys
 from collections import Counter
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,24 +148,6 @@ async def staged(ground: Ground, count: int) -> list[Staged]:
 # Stopping
 
 
-async def test_stopping_and_starting_it_costs_no_attempt(ground: Ground, tmp_path: Path) -> None:
-    jobs = await staged(ground, 2000)
-    stopped_at = []
-    async with workers(altered(ground.settings, job_batch=25), tmp_path) as (worker,):
-        for least in (1, 900):
-            await worker.start()
-            await ground.until_done(least)
-            assert await worker.stop() == 0
-            standing = await ground.counts()
-            assert "running" not in standing, "what was in hand was finished or given back"
-            stopped_at.append(standing["done"])
-        assert stopped_at[0] < 2000, "it was stopped in the middle"
-        await worker.start()
-        await ground.until_all_are_applied(jobs)
-        assert await worker.stop() == 0
-    assert await ground.attempts() == 1
-
-
 async def test_what_does_not_end_in_time_is_given_back(ground: Ground, tmp_path: Path) -> None:
     jobs = await staged(ground, 10)
     settings = altered(ground.settings, shutdown_seconds=0.5)
@@ -190,112 +169,6 @@ async def test_what_does_not_end_in_time_is_given_back(ground: Ground, tmp_path:
         await worker.start()
         await ground.until_all_are_applied(jobs)
     assert await ground.attempts() == 1
-
-
-# Killing and freezing
-
-
-async def test_a_frozen_worker_does_no_harm_when_it_goes_on(ground: Ground, tmp_path: Path) -> None:
-    jobs = await staged(ground, 1500)
-    settings = altered(ground.settings, job_batch=25, lease_seconds=2, lease_beat_seconds=0.5)
-    async with workers(settings, tmp_path, 2) as (frozen, other):
-        await frozen.start()
-        await ground.until_done(50)
-        process = await process_of(frozen)
-        process.send_signal(signal.SIGSTOP)
-        assert (await ground.counts()).get("done", 0) < 1500
-        await other.start()
-        await ground.until_all_are_applied(jobs)
-        process.send_signal(signal.SIGCONT)
-        more = await staged(ground, 50)  # it works on as if nothing had been
-        await other.stop()
-        await ground.until_all_are_applied(jobs + more)
-        assert await frozen.stop() == 0
-    assert await ground.attempts() <= 2
-
-
-async def process_of(worker: Process) -> psutil.Process:
-    started = worker._process
-    assert started is not None
-    return psutil.Process(started.pid)
-
-
-# Runs a worker again and again for as long as its death is the killer's doing; its own status says how often.
-KILLER = """
-import os
-import signal
-import sys
-from dataclasses import replace
-
-from cli.main import main
-from models.jobs import KINDS
-from worker.handlers import HANDLERS, create
-
-KINDS["user.create"] = replace(KINDS["user.create"], max_attempts=3, first_delay_seconds=0.2)
-
-
-async def run(context, jobs, lease_token):
-    if any(job.payload["doc"].get("nickName") == "killer" for job in jobs):
-        os._exit(41)
-    await create.HANDLER.run(context, jobs, lease_token)
-
-
-HANDLERS["user.create"] = replace(create.HANDLER, run=run)
-deaths = 0
-while True:
-    child = os.fork()
-    if not child:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        main()
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status != 41:
-        sys.exit(deaths if status == 0 else 99)
-    deaths += 1
-"""
-
-
-async def test_a_job_that_kills_its_worker_ends_dead_and_takes_no_neighbour_along(
-    ground: Ground, tmp_path: Path
-) -> None:
-    good = await staged(ground, 60)
-    async with ground.store() as connection:
-        tenant_id = await new_tenant(connection)
-        payload = {"doc": {"userName": "killer@example.com", "nickName": "killer"}}
-        (killer,) = await stage(connection, tenant_id, payload=payload)
-    good += await staged(ground, 60)
-    settings = altered(ground.settings, lease_seconds=0.8, lease_beat_seconds=0.2, sweep_seconds=0.1)
-    script = tmp_path / "killer.py"
-    script.write_text(KILLER)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(script), "worker"), env=environment(settings), stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
-        await ground.until({"done": len(good), "dead": 1})
-        process.terminate()
-        assert await process.wait() == 3, "workers died of it"
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-    async with ground.store() as connection:
-        row = await connection.fetchrow("SELECT attempts, error_code FROM job WHERE id = $1", killer.id)
-        assert tuple(row or ()) == (3, "lease_expired")
-        events = await connection.fetch(
-            "SELECT phase, reason FROM audit_event WHERE job_id = $1 AND action NOT LIKE 'job.attempt.%'", killer.id
-        )
-        assert [tuple(event) for event in events] == [("failed", "lease_expired")]
-        await connection.execute("DELETE FROM job WHERE id = $1", killer.id)
-    await ground.until_all_are_applied(good)
-    assert await ground.attempts() <= 2, "a neighbour is taken along once, never twice"
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """Return what a process of its own needs to know."""
-    known = {name: value for name, value in os.environ.items() if not name.startswith("USHER_")}
-    for name in settings.model_fields_set:
-        value = getattr(settings, name)
-        known[f"USHER_{name.upper()}"] = str(getattr(value, "get_secret_value", lambda value=value: value)())
-    return {**known, "PYTHONPATH": str(ROOT)}
 
 
 # PostgreSQL away
@@ -321,6 +194,12 @@ async def test_postgresql_away_at_the_start_and_killed_in_the_middle_costs_no_at
         assert process.is_running()
         assert await worker.stop() == 0
     assert await ground.attempts() == 1
+
+
+async def process_of(worker: Process) -> psutil.Process:
+    started = worker._process
+    assert started is not None
+    return psutil.Process(started.pid)
 
 
 # Redis away

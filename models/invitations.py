@@ -194,9 +194,8 @@ RETURNING id, user_id, email, message_id, {_USER_NAME}
 
 
 _TOLD = """
-SELECT EXISTS (SELECT FROM audit_event
-                WHERE correlation_id = $1 AND job_id = $2 AND action = 'invitation.email.send' AND phase = 'applied'
-                  AND context ->> 'attempt' = $3::text)
+SELECT context ->> 'attempt' FROM audit_event
+ WHERE correlation_id = $1 AND job_id = $2 AND action = 'invitation.email.send' AND phase = 'applied' LIMIT 1
 """
 
 
@@ -207,12 +206,12 @@ async def sent(
     *,
     invitation_days: int,
     smtp_reply_class: str = "2xx",
-    again: bool = False,
 ) -> bool:
     """Record that the SMTP server took the e-mail, and finish the job.
 
     The message is out even if the lease was lost meanwhile, so that is recorded in any case: whoever has the job
-    now finds the invitation sent.
+    now finds the invitation sent. It is told once, also if somebody else sent the same message meanwhile, or an
+    earlier call failed whose commit had happened all the same.
 
     Args:
         connection: outside a transaction, or inside one that has more to write.
@@ -220,15 +219,18 @@ async def sent(
         lease_token: the claim's.
         invitation_days: days from now that the link works.
         smtp_reply_class: of the server's answer to the message.
-        again: whether an earlier call for this attempt failed; its commit may have happened all the same.
 
     Returns:
-        Whether the lease still held, so that the job is done.
+        Whether the lease held, so that the job is done.
     """
     async with connection.transaction():
         held = await finish(connection, [job.id], lease_token)
-        if again and not held and await connection.fetchval(_TOLD, job.correlation_id, job.id, str(job.attempts)):
-            return True
+        # Who else sent it waits here, and then finds it told.
+        state = await connection.fetchval("SELECT state FROM invitation WHERE id = $1 FOR UPDATE", job.resource_id)
+        if not held or state != "sending":
+            told_by = await connection.fetchval(_TOLD, job.correlation_id, job.id)
+            if told_by is not None:
+                return bool(held) or told_by == str(job.attempts)
         row = await connection.fetchrow(_SENT, job.resource_id, invitation_days)
         await _record_sending(connection, job, "applied", row, smtp_reply_class=smtp_reply_class)
     return bool(held)

@@ -251,6 +251,24 @@ async def test_a_message_that_went_out_counts_even_if_the_lease_was_lost_meanwhi
     assert (found["state"], found["job"]["state"], len(found["events"])) == ("sent", "done", 1)
 
 
+@pytest.mark.parametrize("slow_first", [True, False])
+async def test_a_message_that_two_workers_sent_is_told_once(pool: asyncpg.Pool, slow_first: bool) -> None:
+    staged = await stage(pool)
+    slow, other = uuid7(), uuid7()
+    job = await claimed(pool, slow, lease_seconds=-1)
+    assert not isinstance(await _begin(pool, job, slow), Skipped)
+    async with pool.acquire() as connection:
+        (rescued,) = await ledger.rescue(connection)
+        await failed(connection, ledger.Ending(ledger.read_job(rescued), rescued["state"], "lease_expired"))
+        again = await claimed(pool, other)
+        assert not isinstance(await _begin(pool, again, other), Skipped)
+        ends = [(job, slow), (again, other)]
+        for each, lease in ends if slow_first else reversed(ends):
+            assert await sent(connection, each, lease, invitation_days=7) is (lease == other)
+    found = await read(pool, staged)
+    assert (found["state"], found["job"]["state"], len(found["events"])) == ("sent", "done", 1)
+
+
 async def test_a_sent_invitation_that_was_accepted_at_once_stays_accepted(pool: asyncpg.Pool) -> None:
     staged = await stage(pool)
     lease = uuid7()

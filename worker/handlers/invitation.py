@@ -128,7 +128,7 @@ def compose(letter: Letter, settings: Settings) -> EmailMessage:
 
 async def _record(context: Context, job: Job, lease_token: UUID, reply: SmtpReply) -> None:
     """Write down that the message is out, through a short outage of the store too."""
-    for number, pause in enumerate(_RECORD_PAUSES):
+    for pause in _RECORD_PAUSES:
         await asyncio.sleep(pause)
         try:
             async with context.pool.acquire() as connection:
@@ -138,7 +138,6 @@ async def _record(context: Context, job: Job, lease_token: UUID, reply: SmtpRepl
                     lease_token,
                     invitation_days=context.settings.invitation_days,
                     smtp_reply_class=reply.reply_class,
-                    again=number > 0,
                 )
         except Exception as error:
             if not is_unavailable(error):

@@ -21,7 +21,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from api.headers import HEADERS
-from api.keys import LISTENER
+from api.keys import LISTENER, STRAIGHT
 from api.peers import Peers
 from models import metrics
 from models.errors import ERROR_SCHEMA
@@ -100,6 +100,11 @@ class Connection(web.RequestHandler):
             if self.head_bytes > LARGEST_HEAD:
                 self.end("large_head", 431)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Read on if reading was paused; a body that is taken asks for it in any case, at 8 µs each time."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def pause_writing(self) -> None:
         """Note since when the client takes less than there is for it."""
         super().pause_writing()
@@ -177,7 +182,8 @@ class Listener(web.Server):
 
     def __init__(self, made: web.Server, app: web.Application, settings: Settings) -> None:
         """Take what aiohttp made for the application, to serve it with our own connections."""
-        super().__init__(made.request_handler, request_factory=made.request_factory, **made._kwargs)  # noqa: SLF001
+        handler = app[STRAIGHT](made.request_handler) if STRAIGHT in app else made.request_handler
+        super().__init__(handler, request_factory=made.request_factory, **made._kwargs)  # noqa: SLF001
         self.name = app[LISTENER]
         self.media_type = "application/scim+json" if self.name == "public" else "text/plain; charset=utf-8"
         self.head_seconds = settings.head_seconds

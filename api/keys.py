@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from aiohttp import web
@@ -12,6 +12,8 @@ from api.peers import Peers
 from models.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from api.auth import TokenCache
     from api.denials import Denials
     from api.limits import Limits
@@ -23,8 +25,13 @@ if TYPE_CHECKING:
     from models.gauges import Gauges
     from models.intake import Intake
 
+    Handling = Callable[[Any], Awaitable[web.StreamResponse]]
+    """What a request is handed to; aiohttp types it now as the one and now as the other of its two classes."""
+
 LISTENER: web.AppKey[str] = web.AppKey("listener")
 """`public` or `internal`: which of the two this application is."""
+STRAIGHT: web.AppKey[Callable[[Handling], Handling]] = web.AppKey("straight")
+"""Makes a handler of the requests that need no router, out of that of all others; of the public application."""
 SETTINGS = web.AppKey("settings", Settings)
 POOL = web.AppKey("pool", asyncpg.Pool)
 """For what spans tenants: tokens, refusals, the request log, readiness."""

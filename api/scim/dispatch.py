@@ -15,11 +15,13 @@ import structlog
 from aiohttp import HttpVersion11, web
 
 from api.auth import OutOfScopeError, RefusedError, authorization
+from api.keys import STRAIGHT
 from api.limits import OverLimitError
 from api.metrics import count_request
 from api.scim import asynchronous, bulk, discovery, groups, me, search, users
 from api.scim.call import Call
 from api.scim.responses import error_answer
+from api.scim.wire import straight
 from models.audit.record import ANONYMOUS, Event
 from models.db import is_unavailable
 from models.errors import (
@@ -293,12 +295,8 @@ def add_routes(app: web.Application, front: Front) -> None:
     async def anything(request: web.Request) -> web.Response:
         return await answer_call(front, request, request.match_info.get("tail", ""))
 
-    async def users_collection(request: web.Request) -> web.Response:
-        return await answer_call(front, request, "/Users")
-
-    # Nearly every request is for this path, and a plain one is found without trying patterns. The patterns take
-    # line breaks too, or aiohttp itself would answer `/Users/%0A`.
-    app.router.add_route("*", "/scim/v2/Users", users_collection, expect_handler=_expect)
+    app[STRAIGHT] = lambda otherwise: straight(front, answer_call, otherwise)
+    # The patterns take line breaks too, or aiohttp itself would answer `/Users/%0A`.
     app.router.add_route("*", r"/scim/v2{tail:(?:/[\s\S]*)?}", anything, expect_handler=_expect)
     app.router.add_route("*", r"/{slashes:/*}scim/v2{tail:(?:/[\s\S]*)?}", anything, expect_handler=_expect)
     app.router.add_route("*", r"/{elsewhere:[\s\S]*}", anything, expect_handler=_expect)

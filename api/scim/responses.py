@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from aiohttp import web
+from multidict import CIMultiDict
 
 from api.headers import HEADERS
+from api.scim.wire import Answer
 from models.errors import HttpError, RateLimitError, UnauthenticatedError, UnavailableError
 
 if TYPE_CHECKING:
@@ -19,22 +21,24 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/scim+json"
 LIST_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
-_HEADERS = {**HEADERS, "Content-Type": MEDIA_TYPE}
+_HEADERS = CIMultiDict({**HEADERS, "Content-Type": MEDIA_TYPE})
 _RETRY_AFTER_SECONDS = 5
 
 
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Return an answer of the SCIM media type; ``body`` is JSON bytes already or a value to write as JSON."""
-    return web.Response(
-        body=body if isinstance(body, bytes) else orjson.dumps(body),
-        status=status,
-        headers={**_HEADERS, **headers} if headers else _HEADERS,
-    )
+    response = Answer(body=body if isinstance(body, bytes) else orjson.dumps(body), status=status, headers=_HEADERS)
+    if headers:
+        response.headers.update(headers)
+    return response
 
 
 def nothing(status: int = 204, headers: Mapping[str, str] | None = None) -> web.Response:
     """Return an answer without a body: 204, or 304."""
-    return web.Response(status=status, headers={**_HEADERS, **headers} if headers else _HEADERS)
+    response = web.Response(status=status, headers=_HEADERS)
+    if headers:
+        response.headers.update(headers)
+    return response
 
 
 def error_answer(error: HttpError, headers: Mapping[str, str] | None = None) -> web.Response:

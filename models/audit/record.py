@@ -56,17 +56,28 @@ _RECORD = """
 INSERT INTO audit_event (id, tenant_id, action, phase, outcome, reason, severity, actor_type, actor_id, actor_label,
                          targets, correlation_id, job_id, context, diff, changed)
 SELECT id, tenant_id, action, phase, outcome, reason, severity, actor_type, actor_id, actor_label,
-       targets::jsonb, correlation_id, job_id, context::jsonb, diff::jsonb,
-       (SELECT array_agg(item ->> 'path') FROM jsonb_array_elements(diff::jsonb) AS item)
+       targets::jsonb, correlation_id, job_id, context::jsonb, diff::jsonb, changed::text[]
   FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::text[],
-              $9::text[], $10::text[], $11::text[], $12::uuid[], $13::uuid[], $14::text[], $15::text[])
+              $9::text[], $10::text[], $11::text[], $12::uuid[], $13::uuid[], $14::text[], $15::text[], $16::text[])
     AS e (id, tenant_id, action, phase, outcome, reason, severity, actor_type, actor_id, actor_label,
-          targets, correlation_id, job_id, context, diff)
+          targets, correlation_id, job_id, context, diff, changed)
 """
 
 
 def _json(value: Any) -> str | None:
     return None if value is None else orjson.dumps(value).decode()
+
+
+def _changed(diff: list[dict[str, Any]] | None) -> str | None:
+    """Return the paths of a diff as PostgreSQL reads an array; it would take 5 µs to pick them out of the JSON."""
+    if not diff:
+        return None
+    paths = [item.get("path") for item in diff]
+    return "{" + ",".join(["NULL" if path is None else _quoted(str(path)) for path in paths]) + "}"
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 async def record(connection: Connection, events: Sequence[Event]) -> list[UUID]:
@@ -78,6 +89,7 @@ async def record(connection: Connection, events: Sequence[Event]) -> list[UUID]:
     ids = [new_id() for _ in events]
     if not events:
         return ids
+    diffs = [e.diff and keep(e.diff) for e in events]
     await connection.execute(
         _RECORD,
         ids,
@@ -94,7 +106,8 @@ async def record(connection: Connection, events: Sequence[Event]) -> list[UUID]:
         [e.correlation_id for e in events],
         [e.job_id for e in events],
         [_json(e.context) for e in events],
-        [_json(e.diff and keep(e.diff)) for e in events],
+        [_json(diff) for diff in diffs],
+        [_changed(diff) for diff in diffs],
     )
     for event in events:
         metrics.AUDIT_EVENTS.add(1, event.action, _OUTCOMES[event.phase])

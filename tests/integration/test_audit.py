@@ -258,3 +258,21 @@ async def test_every_change_of_tokens_and_tenants_is_audited(settings: Settings,
     assert [event["action"] for event in events] == ["auth.token.issue", "tenant.settings.create"]
     assert tenant.token not in json.dumps(events, default=str)
     assert events[0]["targets"][0]["id"] == tenant.token_id
+
+
+async def test_changed_are_the_paths_of_the_diff_whatever_they_are(connection: Connection) -> None:
+    paths = ["title", "", "NULL", " a ", 'urn:x:"y"\\:z', "{a,b}", "č\n", None]
+    events = [
+        Event(
+            action="scim.user.update",
+            phase="applied",
+            actor=SYSTEM,
+            correlation_id=uuid7(),
+            diff=[{"op": "add", "path": path, "after": 1} if path is not None else {"op": "add"} for path in some],
+        )
+        for some in (paths, [])
+    ]
+    ids = await record(connection, events)
+    rows = await connection.fetch("SELECT id, diff, changed FROM audit_event WHERE id = ANY ($1)", ids)
+    found = {row["id"]: (row["diff"], row["changed"]) for row in rows}
+    assert found == {ids[0]: (events[0].diff, paths), ids[1]: ([], None)}

@@ -70,18 +70,28 @@ async def test_the_codes_own_acceptance_tests_pass_on_the_new_schema(
         # Its tests migrate their databases themselves: to the new schema, if that is what they find.
         for file in (ROOT / "models/migrations/versions").glob("[0-9]*.py"):
             (tree / "models/migrations/versions" / file.name).write_bytes(file.read_bytes())
+    cache = f"cache_dir={tmp_path / 'cache'}"
+    status, said = await accepted(tree, "-o", cache)
+    outcome = said.splitlines()[-1]
+    if status == 1:
+        # Old tests keep the deadlines that they had. What fails on a busy machine alone does not fail twice.
+        status, again = await accepted(tree, "-o", cache, "--last-failed")
+        said, outcome = said + again, f"{outcome}; those again: {again.splitlines()[-1]}"
+    assert status == 0, said
+    measure(outcome=outcome, code=newest_migration(old_tree if code == "old" else ROOT), schema=run.head())
+
+
+async def accepted(tree: Path, *options: str) -> tuple[int | None, str]:
+    """Run the acceptance tests of some code; return pytest's exit status, and what it said."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-q", "--numprocesses", "0", "-p", "no:cacheprovider", *ACCEPTANCE),
+        *(sys.executable, "-m", "pytest", "-q", "--numprocesses", "0", *options, *ACCEPTANCE),
         cwd=tree,
         env={name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "USHER_"))},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     said = (await process.communicate())[0].decode()
-    assert process.returncode == 0, said
-    measure(
-        outcome=said.splitlines()[-1], code=newest_migration(old_tree if code == "old" else ROOT), schema=run.head()
-    )
+    return process.returncode, said
 
 
 @dataclass

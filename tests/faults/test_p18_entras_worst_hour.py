@@ -45,9 +45,9 @@ async def simulate(rig: Rig, number: int) -> dict[str, Any]:
 
 
 async def patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Ask again what a machine with nothing to spare refuses for now, as Entra does."""
+    """Ask again what is refused for now, as Entra does: by a machine with nothing to spare, or by a token's limit."""
     async with asyncio.timeout(120):
-        while (answer := await ask()).status == 503:
+        while (answer := await ask()).status in (429, 503):
             await asyncio.sleep(float(answer.headers["Retry-After"]))
     return answer
 
@@ -87,7 +87,7 @@ async def huge_group(rig: Rig, caller: Caller, count: int, chunk: int) -> None:
             {"method": "POST", "path": "/Users", "bulkId": str(each), "data": document(f"member{each}")}
             for each in range(start, min(count, start + chunk))
         ]
-        answer = await caller.post("/Bulk", {"schemas": [BULK], "Operations": creates})
+        answer = await patiently(partial(caller.post, "/Bulk", {"schemas": [BULK], "Operations": creates}))
         outcomes = answer.json["Operations"]
         assert {each["status"] for each in outcomes} == {"201"}, outcomes[:3]
         ids += [each["location"].rpartition("/")[2] for each in outcomes]

@@ -84,7 +84,9 @@ def verify(
         list[str] | None, typer.Option(help="A public key to trust; those beside USHER_AUDIT_KEY_FILE if not given.")
     ] = None,
     tenant: Tenant = None,
-    jobs: Annotated[int, typer.Option(min=1, help="At most so many processes; one a processor if not given.")] = 0,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="At most so many processes; one a processor if not given.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Verify the audit log: exit status 0 clean, 2 tampering found, 3 incomplete."""

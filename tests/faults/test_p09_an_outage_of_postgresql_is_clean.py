@@ -94,7 +94,9 @@ async def away(
     if meanwhile is not None:
         await meanwhile()
     await wait_until(lambda: driver.since(began, 503) >= refused or driver.wrong, "requests are refused", 30)
-    first = min(one.sent_at + one.seconds for one in driver.tried if one.status == 503 and one.sent_at >= began)
+    # Also of what was under way when it went: with every client held up, nothing is sent until that is refused.
+    refusals = (one.sent_at + one.seconds for one in driver.tried if one.status == 503)
+    first = min(moment for moment in refusals if moment >= began)
     outcome = end()
     if asyncio.iscoroutine(outcome):
         await outcome

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +23,6 @@ from models.audit.proof import prove as prove_event
 from models.audit.record import OPERATOR
 from models.audit.retention import retain as remove_old
 from models.audit.seal import know_key, seal_waiting
-from models.audit.verify import Apart
 from models.audit.verify import verify as verify_log
 from models.errors import UsageError
 from models.settings import load_settings
@@ -84,9 +82,6 @@ def verify(
         list[str] | None, typer.Option(help="A public key to trust; those beside USHER_AUDIT_KEY_FILE if not given.")
     ] = None,
     tenant: Tenant = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="At most so many processes; one a processor if not given.")
-    ] = None,
     as_json: Json = False,
 ) -> None:
     """Verify the audit log: exit status 0 clean, 2 tampering found, 3 incomplete."""
@@ -101,8 +96,7 @@ def verify(
         known = read_anchors(path) if path and (anchors or path.exists()) else None
         stream = await _tenant_id(connection, tenant)
         trusted = _trusted(settings, key or [])
-        apart = Apart(jobs or os.cpu_count() or 1, settings)
-        return await verify_log(connection, trusted, anchors=known, stream=stream, since=first, until=last, apart=apart)
+        return await verify_log(connection, trusted, anchors=known, stream=stream, since=first, until=last)
 
     report = with_store(work)
     if as_json:

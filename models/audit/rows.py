@@ -1,7 +1,6 @@
 """Holding events to their seals, window by window: what of each seal is missing, and which rows no seal has.
 
-A window is all between two transaction ids where seals end, so that windows can be looked at apart, in any order, by
-several processes.
+A window is all between two transaction ids where seals end, so that each can be looked at by itself.
 """
 
 from __future__ import annotations
@@ -52,15 +51,6 @@ class Found:
     strange: list[tuple[UUID, Row, str | bytes, int | None]] = field(default_factory=list)
     erasures: dict[str, tuple[UUID, str]] = field(default_factory=dict)
     """By the event of an erasure that a row names, a stream and event of those that name it."""
-
-    def add(self, other: Found) -> None:
-        """Take in what was found elsewhere."""
-        self.events += other.events
-        self.erased += other.erased
-        self.findings += other.findings
-        self.missing += other.missing
-        self.strange += other.strange[: MOST_STRANGE - len(self.strange)]
-        self.erasures = other.erasures | self.erasures
 
     def note_strange(self, stream: UUID, row: Row, text: str | bytes, seq: int | None) -> None:
         """Keep a row that no seal has, to be explained."""
@@ -119,7 +109,7 @@ class _Run:
                     place.held.append((place.xid, event_id, leaf, sound))
                 elif not place.missing:
                     text = line_of(block.split(b"\n")[number])
-                    self.found.note_strange(place.stream, Row(place.xid, event_id, leaf, sound), text, place.seq)
+                    found.note_strange(place.stream, Row(place.xid, event_id, leaf, sound), text, place.seq)
 
         await each_block(self._connection, _ROWS, first, bound, self._stream, work=note)
         suspects = {
@@ -134,10 +124,8 @@ class _Run:
         leaves = {(each["stream"], each["seq"]): each for each in kept}
         strange: dict[bytes, tuple[UUID, Row, int]] = {}
         for key, rows in suspects.items():
-            seal, removed = (
-                self._reach[key[0]].chain.seals[key[1]],
-                self._reach[key[0]].chain.removed.get(key[1], set()),
-            )
+            chain = self._reach[key[0]].chain
+            seal, removed = chain.seals[key[1]], chain.removed.get(key[1], set())
             each = leaves.get(key)
             sealed = unpack(seal, each["ids"], each["xids"], each["leaves"]) if each else None
             if sealed is None:

@@ -7,7 +7,6 @@ the anchors, both from outside the database.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -18,7 +17,6 @@ from models.audit.findings import Finding, Report
 from models.audit.keys import by_id
 from models.audit.narrow import Row, explain
 from models.audit.rows import BY_ID, MOST_STRANGE, Found, hold, windows_of
-from models.audit.rows_apart import hold_apart
 from models.audit.seal import XID, read_horizon
 
 if TYPE_CHECKING:
@@ -28,9 +26,7 @@ if TYPE_CHECKING:
     from models.audit.keys import Verifier
     from models.audit.note import Seal
     from models.db import Connection
-    from models.settings import Settings
 
-_WINDOWS_WORTH_A_PROCESS = 10
 _LATE = timedelta(minutes=10)
 
 _ERASURES = """
@@ -50,7 +46,6 @@ async def verify(
     stream: UUID | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-    apart: Apart | None = None,
 ) -> Report:
     """Verify the audit log, or a part of it.
 
@@ -61,7 +56,6 @@ async def verify(
         stream: only this tenant's (or `PLATFORM`).
         since: rows from seals of this moment on; the chain of seals is verified whole all the same.
         until: rows up to the seals of this moment.
-        apart: in how many processes, where the log is large enough for more than one.
     """
     began = time.monotonic()
     run = _Run(connection, stream)
@@ -78,20 +72,11 @@ async def verify(
             run.report.incomplete.append("Without anchors nothing tells whether the newest seals were cut off.")
         if not trusted:
             run.report.incomplete.append("Without a public key no signature could be verified.")
-        await run.rows(chains, since, until, apart)
+        await run.rows(chains, since, until)
         await run.settle()
         await run.unsealed(chains)
     run.report.seconds = time.monotonic() - began
     return run.report
-
-
-@dataclass(frozen=True, slots=True)
-class Apart:
-    """Leave to hold rows to their seals in several processes."""
-
-    jobs: int
-    settings: Settings
-    """With which they reach the store."""
 
 
 class _Run:
@@ -103,16 +88,10 @@ class _Run:
         self._stream = stream
         self._found = Found()
 
-    async def rows(
-        self, chains: dict[UUID, Chain], since: datetime | None, until: datetime | None, apart: Apart | None
-    ) -> None:
-        """Hold every row to its seal, here or in processes of their own."""
-        windows = list(windows_of(chains.values(), since, until))
-        if apart is not None and (jobs := min(apart.jobs, len(windows) // _WINDOWS_WORTH_A_PROCESS)) > 1:
-            found = await hold_apart(self._connection, apart.settings, jobs, chains, windows, self._stream)
-        else:
-            found = await hold(self._connection, chains, windows, self._stream)
-        self._found = found
+    async def rows(self, chains: dict[UUID, Chain], since: datetime | None, until: datetime | None) -> None:
+        """Hold every row to its seal."""
+        windows = windows_of(chains.values(), since, until)
+        found = self._found = await hold(self._connection, chains, windows, self._stream)
         self.report.events += found.events
         self.report.erased += found.erased
         self.report.findings += found.findings

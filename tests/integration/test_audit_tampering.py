@@ -8,15 +8,14 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from models.audit import rows, rows_apart
-from models.audit import verify as verifying
+from models.audit import rows
 from models.audit.anchors import publish, read_anchors
 from models.audit.canonical import leaf_of
 from models.audit.keys import new_signer
 from models.audit.lines import lines
 from models.audit.note import read_seal
 from models.audit.seal import COLUMNS, seal_waiting, signed, write_seals
-from models.audit.verify import Apart, verify
+from models.audit.verify import verify
 from tests.support.audit import superuser, write_events
 from tests.support.ledger import new_tenant
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from models.audit.findings import Report
     from models.audit.keys import Signer
     from models.db import Connection
-    from models.settings import Settings
 
 ROUNDS = 4
 
@@ -53,9 +51,9 @@ class Log:
     async def publish(self) -> None:
         await publish(self.connection, self.anchors)
 
-    async def verify(self, apart: Apart | None = None) -> Report:
+    async def verify(self) -> Report:
         known = read_anchors(self.anchors) if self.anchors.exists() else None
-        return await verify(self.connection, [self.signer.verifier], anchors=known, apart=apart)
+        return await verify(self.connection, [self.signer.verifier], anchors=known)
 
     async def rows(self) -> list[dict[str, Any]]:
         """Return the tenant's events in the order in which they are sealed."""
@@ -205,22 +203,19 @@ async def test_two_events_that_changed_places_are_found(first: int, second: int,
     assert found(await log.verify()) == {("reordered", str(one["id"])), ("reordered", str(two["id"]))}
 
 
-async def test_processes_that_look_apart_find_what_one_finds(
-    log: Log, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rows, "WINDOW", 1)  # a window for each round of sealing, and a task for each window
-    monkeypatch.setattr(rows_apart, "_AT_ONCE", 1)
-    monkeypatch.setattr(verifying, "_WINDOWS_WORTH_A_PROCESS", 1)
-    clean = await log.verify(Apart(2, settings))
+async def test_what_left_its_window_is_found_in_another(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = await log.verify()
+    monkeypatch.setattr(rows, "WINDOW", 1)  # one for each round of sealing
+    clean = await log.verify()
     assert clean.exit_code == 0
-    assert clean.events == (await log.verify()).events > 0
+    assert clean.events == whole.events > 0
     events = await log.rows()
     one, two = events[8], events[23]
     for row, xid in ((one, two["xid"]), (two, one["xid"])):
         await log.as_superuser("UPDATE audit_event SET xid = $2::text::xid8 WHERE id = $1", row["id"], str(xid))
     await log.as_superuser("UPDATE audit_event SET reason = 'other' WHERE id = $1", events[1]["id"])
     await log.as_superuser("DELETE FROM audit_event WHERE id = $1", events[15]["id"])
-    assert found(await log.verify(Apart(2, settings))) == {
+    assert found(await log.verify()) == {
         ("reordered", str(one["id"])),
         ("reordered", str(two["id"])),
         ("edited", str(events[1]["id"])),

@@ -7,6 +7,7 @@ The database brings ``usher_fold(text)`` and ``usher_fold_json(jsonb)``, which l
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +156,7 @@ COLUMNS: Mapping[str, tuple[str, Kind]] = {
 """Attributes that the row `r` holds in a column of its own: SQL, and what it yields."""
 
 
-class _Compiler(FilterVisitor[str]):
+class _Compiler(FilterVisitor[str], ABC):
     """What is the same for a resource and for one element."""
 
     def __init__(self, first_param: int, params: list[Any]) -> None:
@@ -174,9 +175,9 @@ class _Compiler(FilterVisitor[str]):
             return f"({self.compare(node.attr_path, CompareOperator.eq, node.value)}) IS NOT TRUE"
         return self.compare(node.attr_path, node.op, node.value)
 
+    @abstractmethod
     def compare(self, path: AttrPath, op: CompareOperator, value: Any) -> str:
         """Compile any comparison but ``ne``."""
-        raise NotImplementedError
 
     def param(self, kind: str, value: Any) -> str:
         self.params.append(value)

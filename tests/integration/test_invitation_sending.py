@@ -234,14 +234,21 @@ async def test_sending_is_committed_before_the_message_goes_out(
     await mail.until(staged, "sent", "done")
 
 
-async def test_a_message_that_went_out_counts_even_if_the_lease_was_lost_meanwhile(pool: asyncpg.Pool) -> None:
-    staged = await stage(pool)
-    slow, other = uuid7(), uuid7()
-    job = await claimed(pool, slow, lease_seconds=-1)
-    assert not isinstance(await _begin(pool, job, slow), Skipped)
+async def overtaken(pool: asyncpg.Pool, lease: UUID) -> Job:
+    """Claim a job and begin to send it under a lease that is lost at once, and let the ledger have it back."""
+    job = await claimed(pool, lease, lease_seconds=-1)
+    assert not isinstance(await _begin(pool, job, lease), Skipped)
     async with pool.acquire() as connection:
         (rescued,) = await ledger.rescue(connection)
         await failed(connection, ledger.Ending(ledger.read_job(rescued), rescued["state"], "lease_expired"))
+    return job
+
+
+async def test_a_message_that_went_out_counts_even_if_the_lease_was_lost_meanwhile(pool: asyncpg.Pool) -> None:
+    staged = await stage(pool)
+    slow, other = uuid7(), uuid7()
+    job = await overtaken(pool, slow)
+    async with pool.acquire() as connection:
         assert (await read(pool, staged))["state"] == "pending"
         assert not await sent(connection, job, slow, invitation_days=7)
     assert (await read(pool, staged))["state"] == "sent"
@@ -255,11 +262,8 @@ async def test_a_message_that_went_out_counts_even_if_the_lease_was_lost_meanwhi
 async def test_a_message_that_two_workers_sent_is_told_once(pool: asyncpg.Pool, slow_first: bool) -> None:
     staged = await stage(pool)
     slow, other = uuid7(), uuid7()
-    job = await claimed(pool, slow, lease_seconds=-1)
-    assert not isinstance(await _begin(pool, job, slow), Skipped)
+    job = await overtaken(pool, slow)
     async with pool.acquire() as connection:
-        (rescued,) = await ledger.rescue(connection)
-        await failed(connection, ledger.Ending(ledger.read_job(rescued), rescued["state"], "lease_expired"))
         again = await claimed(pool, other)
         assert not isinstance(await _begin(pool, again, other), Skipped)
         ends = [(job, slow), (again, other)]

@@ -1,6 +1,7 @@
 """What `/metrics` says of the ledger, the workers, the tokens, the audit log and Redis.
 
-It is read from the servers at most every few seconds, over a connection of its own that nobody else waits for.
+It is read from the servers at most every few seconds, over a connection of its own that nobody else waits for; and it
+is kept fresh for as long as somebody scrapes, so that no scrape waits until all that waits is counted.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 _FRESH_SECONDS = 5.0
 _PATIENCE_SECONDS = 0.02
-_STALE_SECONDS = 20.0  # so a scraper that comes every 15 seconds is never kept waiting
+_KEPT_SECONDS = 15.0
+_LEAST_SECONDS = 0.1
+_STALE_SECONDS = 20.0  # which what is kept fresh is not, unless the store is too busy
+_ASKED_SECONDS = 300.0  # a scraper that did not come for so long does not come any more
 _STATEMENT_SECONDS = 2
 _EXPIRY_DAYS = (1, 3, 14)
 
@@ -68,7 +72,6 @@ WITH running AS (
 )
 SELECT 'jobs' AS what, queue AS label, 'running' AS other, running AS number FROM running
 UNION ALL SELECT 'age', queue, 'running', running_age FROM running
-UNION ALL SELECT 'dead', kind, NULL, count(*) FROM job WHERE state = 'dead' GROUP BY kind
 UNION ALL
 SELECT 'paused', kind, NULL, 1 FROM job_pause WHERE tenant_id IS NULL AND (expires_at IS NULL OR expires_at > now())
 UNION ALL
@@ -85,6 +88,8 @@ SELECT 'expiring', days::text, NULL, (
            ) AS tenant_token WHERE last BETWEEN now() AND now() + make_interval(days => days))
   FROM unnest($2::int[]) AS days
 """
+
+_DEAD = "SELECT kind, count(*) AS jobs FROM job WHERE state = 'dead' GROUP BY kind"
 
 # Two index probes for each tenant and kind that waits.
 _TENANTS = f"""
@@ -118,20 +123,34 @@ class Gauges:
         self._pool: asyncpg.Pool | None = None
         self._known: dict[Key, list[float]] = {}
         self._read_at = -math.inf
+        self._asked_at = -math.inf
         self._reading: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
 
     async def read(self) -> dict[Key, list[float]]:
         """Return the gauges; those of the scrape before if the store takes its time, and none if it is away."""
-        now = time.monotonic()
+        now = self._asked_at = time.monotonic()
+        if self._keeping is None or self._keeping.done():
+            self._keeping = asyncio.create_task(self._keep(), name="gauges kept fresh")
         if now - self._read_at > _FRESH_SECONDS:
-            if self._reading is None or self._reading.done():
-                self._reading = asyncio.create_task(self._read(), name="gauges")
             # Whoever scrapes gets what is known rather than wait for a busy store.
             patience = _PATIENCE_SECONDS if now - self._read_at < _STALE_SECONDS else _STATEMENT_SECONDS + 1.0
-            done, _ = await asyncio.wait([self._reading], timeout=patience)
+            done, _ = await asyncio.wait([self._begin()], timeout=patience)
             for reading in done:
                 reading.result()
         return self._known
+
+    def _begin(self) -> asyncio.Task[None]:
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read(), name="gauges")
+        return self._reading
+
+    async def _keep(self) -> None:
+        """Read again whenever a scraper that comes seldom would find old numbers."""
+        while time.monotonic() - self._asked_at < _ASKED_SECONDS:
+            await asyncio.sleep(max(self._read_at + _KEPT_SECONDS - time.monotonic(), _LEAST_SECONDS))
+            if time.monotonic() - self._read_at >= _KEPT_SECONDS:
+                await asyncio.wait([self._begin()])
 
     async def _read(self) -> None:
         redis, store = await asyncio.gather(self._redis(), self._store())
@@ -148,7 +167,7 @@ class Gauges:
             async with asyncio.timeout(_STATEMENT_SECONDS * 2), self._pool.acquire() as connection:
                 writable = await connection.fetchval("SELECT NOT pg_is_in_recovery()")
                 found[metrics.DATABASE_UP.name, ()] = [float(writable)]
-                for read in (_ledger, _waiting, _audit, _streams, self._tenants):
+                for read in (_ledger, _dead, _waiting, _audit, _streams, self._tenants):
                     found |= await _part(connection, read)
         except Exception as error:  # noqa: BLE001  however it fails: what the processes count is shown all the same
             _log.warning("The gauges could not be read", action="metrics.unread", error=type(error).__name__)
@@ -185,9 +204,10 @@ class Gauges:
 
     async def close(self) -> None:
         """Let go of the connection."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
+        tasks = [task for task in (self._keeping, self._reading) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._pool is not None:
             await self._pool.close()
 
@@ -218,8 +238,6 @@ def _nothing() -> dict[Key, list[float]]:
             found[metrics.QUEUE_JOBS.name, (queue, state)] = [0.0]
             found[metrics.QUEUE_OLDEST.name, (queue, state)] = [0.0]
         found[metrics.QUEUE_JOBS.name, (queue, "scheduled")] = [0.0]
-    for kind in KINDS.values():
-        found[metrics.DEAD_JOBS.name, (kind.queue, kind.name)] = [0.0]
     return found
 
 
@@ -230,12 +248,18 @@ async def _ledger(connection: Connection) -> dict[Key, list[float]]:
         if what == "paused":  # a pause of all kinds names none
             paused = {kind.queue for kind in KINDS.values() if label in (None, kind.name)}
             found |= {(metrics.QUEUE_PAUSED.name, (queue,)): [1.0] for queue in paused}
-        elif what == "dead":
-            queue = KINDS[label].queue if label in KINDS else "unknown"
-            found[metrics.DEAD_JOBS.name, (queue, label)] = [number]
         elif number is not None:
             metric = _METRICS[what]
             found[metric.name, (label, other)[: len(metric.labels)]] = [number]
+    return found
+
+
+async def _dead(connection: Connection) -> dict[Key, list[float]]:
+    await connection.execute("SET LOCAL enable_indexscan = on")  # its index alone says it
+    found = {(metrics.DEAD_JOBS.name, (kind.queue, kind.name)): [0.0] for kind in KINDS.values()}
+    for row in await connection.fetch(_DEAD):
+        queue = KINDS[row["kind"]].queue if row["kind"] in KINDS else "unknown"
+        found[metrics.DEAD_JOBS.name, (queue, row["kind"])] = [row["jobs"]]
     return found
 
 

@@ -302,11 +302,11 @@ async def count(connection: Connection, query: Query) -> int:
 
 
 def _uncounted(states: frozenset[str], where: str, *, edge: str, order: str, limit: str) -> str:  # noqa: ARG001  as the others
-    """Return ids in no order, so that a count ends when it is large enough."""
+    """Return what can be counted without the rows themselves, and in no order, so that it ends when there is enough."""
     held = f"{sql.in_states(states)} AND {edge} AND {where}"
     return f"""
-(SELECT id FROM job WHERE kind = 'user.create' AND {held}
- UNION ALL SELECT id FROM job WHERE kind <> 'user.create' AND {held}) LIMIT {limit}
+(SELECT 1 FROM job WHERE kind = 'user.create' AND {held}
+ UNION ALL SELECT 1 FROM job WHERE kind <> 'user.create' AND {held}) LIMIT {limit}
 """  # noqa: S608  as above
 
 

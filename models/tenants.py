@@ -126,6 +126,11 @@ async def find_tenant(connection: Connection, name: str) -> dict[str, Any]:
     return dict(row)
 
 
+async def tenant_names(connection: Connection) -> list[str]:
+    """Return the short name of every tenant, in order."""
+    return [row["name"] for row in await connection.fetch("SELECT name FROM tenant ORDER BY name")]
+
+
 async def list_tenants(connection: Connection) -> list[dict[str, Any]]:
     """Return every tenant in order of name, with the number of its users."""
     rows = await connection.fetch(

@@ -27,7 +27,7 @@ from models.audit.streams import (
 )
 from models.crypt import UnreadableSecretError
 from models.errors import UsageError
-from models.tenants import find_tenant, list_tenants
+from models.tenants import find_tenant, tenant_names
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -63,7 +63,7 @@ async def _show_list(request: web.Request, error: str | None = None, **given: st
     """Return the list with the form for another one, filled with what was given."""
     async with request.config_dict[PAGES_POOL].acquire() as connection:
         streams = await list_streams(connection)
-        names = [tenant["name"] for tenant in await list_tenants(connection)]
+        names = await tenant_names(connection)
     values = {"destination": "", "tenant": request.query.get("tenant", ""), "format": FORMATS[0], "levels": "", **given}
     return await page(
         request, "admin/streams.html", status=400 if error else 200, streams=streams, tenants=[INSTALLATION, *names],

@@ -12,7 +12,7 @@ from api.pages.forms import fields
 from api.pages.guard import allowed, person
 from api.pages.render import page, problem, redirect
 from models.errors import UsageError
-from models.tenants import find_tenant, list_tenants
+from models.tenants import find_tenant, tenant_names
 from models.tokens import SCOPES, describe_token, issue_token, list_tokens, revoke_token, rotate_token
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ async def _list(request: web.Request) -> web.StreamResponse:
     async with request.config_dict[PAGES_POOL].acquire() as connection:
         found = await find_tenant(connection, name) if name else None
         tokens = await list_tokens(connection, found["id"] if found else None, limit=_MOST + 1)
-        names = [tenant["name"] for tenant in await list_tenants(connection)]
+        names = await tenant_names(connection)
     days = request.config_dict[SETTINGS].token_days
     return await page(
         request, "admin/tokens.html", tokens=tokens[:_MOST], most=_MOST, more=len(tokens) > _MOST, tenants=names,

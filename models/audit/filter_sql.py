@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from models.audit.grammar import TEXT
+from models.audit.search import ACTORS, RARE_ACTORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,7 @@ DRIFT: Final = timedelta(days=1)
 _ADDRESS = r"^(\d{1,3}\.){3}\d{1,3}$|^[0-9a-f]*:[0-9a-f:.]+$"  # what PostgreSQL can make an inet of
 _INET = f"CASE WHEN context ->> 'ip' ~ '{_ADDRESS}' THEN (context ->> 'ip')::inet END"
 _PLAIN = re.compile(r"[ !#-:<-\[\]-_a-z{-~]+")  # ASCII but for controls, `"`, `\\`, and ` and ; that others become
+_RARE = "(" + ", ".join(f"'{kind}'" for kind in RARE_ACTORS) + ")"
 _TOKEN = re.compile(r"(?:ush|tok)_([0-9A-Za-z]{12})(?:_\w*)?")
 
 
@@ -107,10 +109,22 @@ def _severity(made: Where, condition: Condition) -> str:
 def _actor(made: Where, condition: Condition) -> str:
     parts = []
     for value in condition.values:
-        token = _TOKEN.fullmatch(value)  # as it stands in the token's text; its secret is no part of the question
-        name = made.add(token[1] if token else value)
-        parts.append(f"actor_type = {name}::text OR actor_id = {name} OR usher_fold(actor_label) = usher_fold({name})")
+        if value.lower() in ACTORS:
+            parts.append(f"actor_type = '{value.lower()}'")  # as a constant, for the index over rare ones
+            continue
+        name = made.add(token_id(value) or value)
+        label = f"usher_fold(actor_label) = usher_fold({name})"
+        if _PLAIN.fullmatch(value):  # see `_text`
+            label = f"lower(actor_label) = lower({name})"
+        named = f"actor_id = {name}::text OR {label}"
+        parts.append(f"actor_type IN {_RARE} AND ({named})" if condition.rare else named)
     return " OR ".join(parts)
+
+
+def token_id(text: str) -> str | None:
+    """Return the id in a token's text; its secret is no part of any question."""
+    token = _TOKEN.fullmatch(text)
+    return token[1] if token else None
 
 
 def _target(made: Where, condition: Condition) -> str:

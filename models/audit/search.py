@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 QUALIFIERS: Final[dict[str, str]] = {
     "action": "An action, or several as in scim.user.*",
-    "actor": "Who: the kind (token, operator, system, job, person), the id or the label as it was at the time",
+    "actor": "Who: the kind (token, operator, system, job, person), or else the id or the label as it was at the time",
     "attribute": 'What was changed, by SCIM path; emails finds emails[type eq "work"].value too',
     "correlation": "The id that joins everything that one request led to",
     "created": "When: " + ", ".join(SHAPES),
@@ -41,6 +41,9 @@ QUALIFIERS: Final[dict[str, str]] = {
 }
 """Every qualifier, with what it takes."""
 
+ACTORS: Final = ("token", "operator", "system", "job", "person")
+RARE_ACTORS: Final = ("operator", "system", "person")
+"""Those that do little beside the others; an index holds their events alone."""
 OUTCOMES: Final = ("pending", "success", "failure", "denied")
 PHASES: Final = ("requested", "applied", "failed", "denied")
 SEVERITIES: Final = ("informational", "low", "medium", "high", "critical")
@@ -58,6 +61,8 @@ class Condition:
     name: str
     values: tuple[Any, ...]
     negated: bool = False
+    rare: bool = False
+    """Of actors: that none of the names is a token's, so that only `RARE_ACTORS` can be meant."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,12 @@ class AuditEvent(SQLModel, table=True):
             text("id DESC"),
             postgresql_where=text("outcome = ANY (ARRAY['failure'::text, 'denied'::text])"),
         ),
+        Index(
+            "audit_event_rare_actor",
+            text("occurred_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("actor_type = ANY (ARRAY['operator'::text, 'person'::text, 'system'::text])"),
+        ),
         {"postgresql_partition_by": "RANGE (occurred_at)"},
     )
 

@@ -98,6 +98,7 @@ FURTHER: Final[dict[str, tuple[str, ...]]] = {
         "?q=target:person{number}@tenant1.example",
         "?q=tenant:tenant7",
         "?q=actor:operator",
+        "?q=actor:olga",
     ),
     "/admin/audit/events/{id}": ("{event}",),
     "/admin/audit/timeline/{id}": ("{correlation}",),

@@ -22,6 +22,7 @@ from models.audit.query import Follower, asking, count_facets, find_event, searc
 from models.audit.record import OPERATOR, Actor, Event, record
 from models.audit.search import QUALIFIERS
 from models.errors import ExpiredCursorError, InvalidCursorError, InvalidQueryError
+from models.tokens import issue_token
 from tests.support.ledger import empty_ledger, new_tenant, shared_database, stage
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ async def places(connection: Connection, known: Known, text: str, tenant_id: UUI
         ("-action:scim.*,tenant.*", [2]),
         ("action:auth.token.issue", []),
         ("actor:job", [2, 1]),
+        ("actor:JOB,token", [3, 2, 1, 0]),
         ("actor:ABCDEFGHIJKL", []),
         ("actor:abcdefghijkl", [3, 0]),
         ('actor:"ENTRA PROD"', [3, 0]),
@@ -169,6 +171,30 @@ async def test_events_about_somebody_by_id_name_or_external_id(known: Known, con
     # Whoever names somebody need not say when.
     page = await search_events(connection, f"target:{user['id']}", tenant_id=known.acme, secret=SECRET)
     assert page.search.since < datetime(2000, 1, 1, tzinfo=UTC)
+
+
+async def test_actors_by_name_over_all_tenants(known: Known, connection: Connection) -> None:
+    name, label = f"olga-{uuid7()}", f"Entra {uuid7()}"
+    issued = await issue_token(
+        connection, tenant_id=known.acme, scopes=["scim"], label=label, days=1, actor=OPERATOR, correlation_id=uuid7()
+    )
+    token = Actor("token", issued.id, label)
+    for actor in (token, Actor("operator", str(uuid7()), name), Actor("operator", str(uuid7()), label)):
+        known.ids.append(uuid7())
+        about: dict[str, Any] = {"actor": actor, "tenant_id": known.acme, "correlation_id": known.ids[-1]}
+        await record(connection, [Event(action="scim.user.update", phase="applied", **about)])
+    of_token, of_olga, of_namesake = range(6, 9)
+    assert await places(connection, known, f"actor:{name.upper()}", None) == [of_olga]
+    assert await places(connection, known, f"actor:{issued.id}", None) == [of_token]
+    assert await places(connection, known, f"actor:{issued.text}", None) == [of_token]
+    assert await places(connection, known, f'actor:"{label}"', None) == [of_namesake, of_token]
+    assert await places(connection, known, f'actor:"{label}",{name}', None) == [of_namesake, of_olga, of_token]
+    assert await places(connection, known, f"actor:{name}", known.acme) == [of_olga]
+    assert await places(connection, known, f"-actor:{name} actor:operator created:>1h action:scim.*", None) == [
+        of_namesake
+    ]
+    facets = await query.count_facets(connection, f'actor:"{label}"', tenant_id=None)
+    assert facets.actions == {"scim.user.update": 2}
 
 
 async def test_events_by_their_ids(known: Known, connection: Connection) -> None:
@@ -380,7 +406,8 @@ async def fill(database_url: str, tenant_id: UUID, count: int) -> None:
         " correlation_id)"
         " SELECT greatest(now() - n * interval '1 s', date_trunc('month', now())), gen_random_uuid(),"
         " CASE WHEN n % 10 = 0 THEN $1 ELSE gen_random_uuid() END, 'scim.user.update', 'applied', 'success', 1,"
-        " 'token', jsonb_build_array(jsonb_build_object('type', 'User', 'id', gen_random_uuid(), 'label', 'u' || n)),"
+        " CASE WHEN n % 500 = 0 THEN 'operator' ELSE 'token' END,"
+        " jsonb_build_array(jsonb_build_object('type', 'User', 'id', gen_random_uuid(), 'label', 'u' || n)),"
         " gen_random_uuid() FROM generate_series(1, $2) AS n",
         tenant_id,
         count,
@@ -410,6 +437,7 @@ async def test_plans_open_only_the_partitions_of_the_range(connection: Connectio
     assert '"Sort"' not in newest
     assert r'"Index Name": "audit_event_\d+_tenant_id_occurred_at_id_idx"'.replace("\\d+", month[12:]) in newest
     assert f"{month}_usher_fold_json_idx" in await plan("target:u77")
+    assert f"{month}_occurred_at_id_idx" in await plan("actor:operator", None), "the index of rare actors"
     assert f"{month}_correlation_id_idx" in await plan(f"correlation:{uuid7()}")
     assert f"{month}_action_occurred_at_id_idx" in await plan("action:scim.user.create", None)
     assert f"{month}_tenant_id_occurred_at_id_idx1" in await plan("outcome:failure"), "the index of what went wrong"

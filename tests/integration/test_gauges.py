@@ -16,6 +16,7 @@ from models.gauges import Gauges
 from models.jobs import PROVISION, claim
 from tests.support.api import altered, store
 from tests.support.ledger import new_tenant, stage
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -168,6 +169,20 @@ async def test_what_is_known_is_told_while_the_store_takes_its_time(gauges: Gaug
         assert known[metrics.DATABASE_UP.name, ()] == [1.0]
     assert gauges._reading is not None
     await gauges._reading
+
+
+async def test_what_is_known_is_kept_fresh_while_somebody_scrapes(
+    gauges: Gauges, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.gauges._KEPT_SECONDS", 0.2)
+    await gauges.read()
+    async with pool.acquire() as connection:
+        await stage(connection, await new_tenant(connection), 1)
+    key = (metrics.QUEUE_JOBS.name, ("provision", "staged"))
+    await wait_until(lambda: gauges._known[key] == [1.0], "the job is counted without another scrape")
+    assert gauges._keeping is not None
+    gauges._asked_at = -math.inf
+    await wait_until(gauges._keeping.done, "nobody scrapes any more, so nothing is read")
 
 
 async def test_a_part_that_cannot_be_read_is_left_out_alone(gauges: Gauges, settings: Settings) -> None:

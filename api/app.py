@@ -15,6 +15,7 @@ from api.auth import TokenCache
 from api.denials import Denials
 from api.keys import (
     AUDIT_POOL,
+    BEGINNINGS,
     DENIALS,
     DRAINING,
     FINDER,
@@ -142,6 +143,7 @@ async def make_apps(settings: Settings) -> Faces:
     live.set_up(internal)
     probes.set_up(internal)
     internal[GAUGES] = Gauges(settings, ring.info)
+    internal[BEGINNINGS] = {}
     for part in (health, metrics, pages, ops, admin):
         internal.router.add_routes(part.routes())
     return Faces(public, internal, draining)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from api.request_log import RequestLog
     from api.ring import Ring
     from api.scim.asynchronous import Deferrals
+    from models.cycle import Beginnings
     from models.directory.find import UserFinder
     from models.directory.write import UserWriter
     from models.gauges import Gauges
@@ -52,5 +53,6 @@ REQUESTS: web.AppKey[RequestLog] = web.AppKey("requests")
 LATER: web.AppKey[Deferrals] = web.AppKey("later")
 RING: web.AppKey[Ring] = web.AppKey("ring")
 GAUGES: web.AppKey[Gauges] = web.AppKey("gauges")
+BEGINNINGS: web.AppKey[Beginnings] = web.AppKey("beginnings")
 DRAINING = web.AppKey("draining", asyncio.Event)
 """Set when the process is about to stop: it is no longer ready, but answers what still comes."""

@@ -31,6 +31,10 @@ def moment_of(identifier: UUID) -> float:
     return (identifier.int >> 80) / 1000
 
 
+Beginnings = dict[UUID, tuple[UUID, UUID]]
+"""By tenant, the first and the last user of its cycle when it was looked at last: a cycle goes on from there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cycle:
     """How far one tenant's cycle is."""
@@ -149,27 +153,46 @@ SELECT count(*) FILTER (WHERE action = 'scim.user.create' AND phase = 'requested
 """
 
 
-async def _began(connection: Connection, tenant_id: UUID, newest: UUID) -> UUID:
-    """Return the id of the first user of the cycle that ``newest`` is the last of."""
+async def _began(connection: Connection, tenant_id: UUID, newest: UUID, known: tuple[UUID, UUID] | None) -> UUID:
+    """Return the id of the first user of the cycle that ``newest`` is the last of.
+
+    Args:
+        connection: where to read.
+        tenant_id: whose.
+        newest: its last user.
+        known: the first and the last that its cycle had when it was looked at before.
+    """
+    if known is not None and 0 <= moment_of(newest) - moment_of(known[1]) <= BREAK_SECONDS:
+        return known[0]
     first: UUID = await connection.fetchval(_BEGAN, tenant_id, newest, BREAK_SECONDS * 1000, _MOST_STEPS)
     return first
 
 
-async def list_cycles(connection: Connection, tenant: str | None = None) -> list[Cycle]:
+async def list_cycles(
+    connection: Connection, tenant: str | None = None, *, beginnings: Beginnings | None = None
+) -> list[Cycle]:
     """Return the cycles that are going on or ended within the last half an hour, the latest first.
 
     Args:
         connection: where to read.
         tenant: only that of the tenant with this short name, however long ago it was.
+        beginnings: kept by whoever asks again and again.
     """
+    beginnings = {} if beginnings is None else beginnings
     now: datetime = await connection.fetchval("SELECT now()")
     since = 0.0 if tenant else now.timestamp() - BREAK_SECONDS
     rows = await connection.fetch(_TENANTS, tenant, first_id(since), _MOST_TENANTS)
-    return [await _read(connection, row["id"], row["name"], row["newest"], now) for row in rows]
+    found = []
+    for row in rows:
+        first = await _began(connection, row["id"], row["newest"], beginnings.get(row["id"]))
+        beginnings[row["id"]] = (first, row["newest"])
+        found.append(await _read(connection, row["id"], row["name"], first, row["newest"], now))
+    return found
 
 
-async def _read(connection: Connection, tenant_id: UUID, tenant: str, newest: UUID, now: datetime) -> Cycle:
-    began = await _began(connection, tenant_id, newest)
+async def _read(
+    connection: Connection, tenant_id: UUID, tenant: str, began: UUID, newest: UUID, now: datetime
+) -> Cycle:
     counts = await connection.fetchrow(_COUNTS, tenant_id, began)
     rates = await connection.fetchrow(_RATES, tenant_id, _RATE_SECONDS, _MOST_EVENTS)
     assert counts is not None  # noqa: S101  aggregates have a row

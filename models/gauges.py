@@ -256,7 +256,9 @@ async def _ledger(connection: Connection) -> dict[Key, list[float]]:
 
 async def _dead(connection: Connection) -> dict[Key, list[float]]:
     await connection.execute("SET LOCAL enable_indexscan = on")  # its index alone says it
-    found = {(metrics.DEAD_JOBS.name, (kind.queue, kind.name)): [0.0] for kind in KINDS.values()}
+    found: dict[Key, list[float]] = {
+        (metrics.DEAD_JOBS.name, (kind.queue, kind.name)): [0.0] for kind in KINDS.values()
+    }
     for row in await connection.fetch(_DEAD):
         queue = KINDS[row["kind"]].queue if row["kind"] in KINDS else "unknown"
         found[metrics.DEAD_JOBS.name, (queue, row["kind"])] = [row["jobs"]]

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from api.keys import PAGES_POOL
+from api.keys import BEGINNINGS, PAGES_POOL
 from api.pages.guard import allowed
 from api.pages.live import live_page, shared
 from api.pages.render import fragment, page
@@ -21,7 +21,7 @@ async def _read(request: web.Request, tenant: str | None) -> list[Cycle]:
     async with request.config_dict[PAGES_POOL].acquire() as connection:
         if tenant is not None:
             await find_tenant(connection, tenant)
-        return await list_cycles(connection, tenant)
+        return await list_cycles(connection, tenant, beginnings=request.config_dict[BEGINNINGS])
 
 
 async def _show(request: web.Request, tenant: str | None) -> web.StreamResponse:

@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from models import cycle
 from models.audit.record import SYSTEM, Event, record
-from models.cycle import BREAK_SECONDS, Cycle, first_id, list_cycles, moment_of
+from models.cycle import BREAK_SECONDS, Beginnings, Cycle, first_id, list_cycles, moment_of
 from tests.support.ledger import create_payload, new_tenant
 
 if TYPE_CHECKING:
@@ -97,6 +97,27 @@ async def test_a_cycle_goes_back_to_the_last_long_break(connection: Connection) 
     assert one.began_at.timestamp() == pytest.approx(time.time() - 19 * HOUR, abs=10)
     assert one.idle_seconds == pytest.approx(10, abs=5)
     assert one.state == "applying"
+
+
+async def test_a_known_beginning_holds_for_as_long_as_the_cycle_goes_on(connection: Connection) -> None:
+    tenant = await new_tenant(connection)
+    beginnings: Beginnings = {}
+
+    async def began_ago() -> float:
+        (one,) = await list_cycles(connection, beginnings=beginnings)
+        (unaided,) = await list_cycles(connection)
+        assert one.began_at == unaided.began_at
+        return time.time() - one.began_at.timestamp()
+
+    await applied(connection, tenant, 900)
+    assert await began_ago() == pytest.approx(900, abs=10)
+    await applied(connection, tenant, 60)
+    assert await began_ago() == pytest.approx(900, abs=10)
+    # What was the last was so more than a break ago: another cycle has begun since.
+    beginnings[tenant] = (made(9 * HOUR), made(BREAK_SECONDS + 120))
+    assert await began_ago() == pytest.approx(900, abs=10)
+    await connection.execute("DELETE FROM users WHERE tenant_id = $1 AND id > $2", tenant, made(600))
+    assert await began_ago() == pytest.approx(900, abs=10)
 
 
 async def test_invitations_are_counted_by_what_became_of_them(connection: Connection) -> None:

@@ -38,9 +38,7 @@ def servers() -> Iterator[Servers]:
 @pytest.fixture
 async def database_url(servers: Servers) -> AsyncIterator[str]:
     """A migrated database of the test's own."""
-    from tests.support.servers import cloned_database
-
-    async with cloned_database(servers) as url:
+    async with servers.databases.copy() as url:
         yield url
 
 

@@ -33,8 +33,8 @@ from models.audit.record import OPERATOR
 from models.audit.search import QUALIFIERS
 from models.errors import PermanentJobError
 from tests.support.api import fresh_settings, store
+from tests.support.databases import drop_database, with_path
 from tests.support.ledger import stage, take
-from tests.support.servers import drop_database, with_path
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -16,8 +16,8 @@ from models.audit.keys import public_file, read_signer, read_verifiers
 from models.audit.seal import seal_waiting
 from models.audit.verify import verify
 from tests.support.audit import superuser, write_events
+from tests.support.databases import drop_database, with_path
 from tests.support.promises import scale
-from tests.support.servers import drop_database, with_path
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -22,10 +22,11 @@ from models.audit.keys import write_key
 from models.migrations import run
 from models.settings import Settings, load_settings
 from tests.support.api import SECRET_KEY, Caller, Tenant, document, store, until, work_email
+from tests.support.databases import drop_database, with_path
 from tests.support.invariants import broken
 from tests.support.processes import Process, free_ports
 from tests.support.releases import ROOT, newest_migration, old_commit, unpack, usher
-from tests.support.servers import MailboxReader, drop_database, with_path
+from tests.support.servers import MailboxReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

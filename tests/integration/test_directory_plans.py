@@ -17,7 +17,6 @@ from models.scim.filter import Lookup, lookup, parse_filter
 from models.scim.schema import ENTERPRISE_URN, USER
 from tests.support.api import document
 from tests.support.plans import nodes, plans, recording
-from tests.support.servers import cloned_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,7 +63,7 @@ SELECT gen_random_uuid(), tenant_id, 'user.create', 'provision', id, id, jsonb_b
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def filled(servers: Servers) -> AsyncIterator[str]:
     """The URL of a store of 20 000 users and 5 000 waiting ones, in four tenants; its statistics are up to date."""
-    async with cloned_database(servers) as url:
+    async with servers.databases.copy() as url:
         connection = await asyncpg.connect(url)
         try:
             doc = json.dumps(

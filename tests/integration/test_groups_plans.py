@@ -21,7 +21,6 @@ from models.scim.filter import Lookup, parse_filter
 from models.scim.patch_members import MemberChanges
 from models.scim.schema import GROUP, USER
 from tests.support.plans import nodes, plans, recording, undone
-from tests.support.servers import cloned_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -80,7 +79,7 @@ def one(kind: int, number: int) -> UUID:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def filled(servers: Servers) -> AsyncIterator[str]:
-    async with cloned_database(servers) as url:
+    async with servers.databases.copy() as url:
         connection = await asyncpg.connect(url)
         try:
             await connection.execute(_ONE)

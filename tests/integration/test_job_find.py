@@ -14,7 +14,6 @@ from models import job_find_sql
 from models.errors import UsageError
 from models.job_find import count, find_ids, find_page, resolve
 from tests.support.full_ledger import TENANTS, correlation_of, fill, person_of, state_of
-from tests.support.servers import cloned_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,7 +29,7 @@ WINDOW = 2_000
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def filled(servers: Servers) -> AsyncIterator[str]:
-    async with cloned_database(servers) as url:
+    async with servers.databases.copy() as url:
         connection = await asyncpg.connect(url)
         try:
             await fill(connection, JOBS)

@@ -26,10 +26,11 @@ from models.audit.actions import ACTIONS
 from models.audit.record import SYSTEM, Event, make_partitions, record
 from models.migrations import run
 from models.tables.audit import Xid8
-from tests.support.servers import Servers, drop_database, with_path
+from tests.support.databases import drop_database, with_path
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from tests.support.servers import Servers
     from collections.abc import AsyncIterator, Callable
 
     import sqlalchemy

@@ -27,7 +27,6 @@ from models.provision import apply_creates
 from models.settings import Settings, load_settings
 from models.tenants import add_tenant
 from models.tokens import issue_token
-from tests.support.servers import cloned_database
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -243,7 +242,7 @@ async def make_tenant(settings: Settings, *, invitations: bool = False, **token:
 async def fresh_settings(servers: Servers, **overrides: Any) -> AsyncIterator[Settings]:
     """Make settings for a new database and an empty Redis number; for fixtures that outlive one test."""
     redis_url = servers.next_redis_url()
-    async with cloned_database(servers) as database_url, Redis.from_url(redis_url) as redis:
+    async with servers.databases.copy() as database_url, Redis.from_url(redis_url) as redis:
         await redis.flushdb()
         base = {"database_url": database_url, "redis_url": redis_url, "smtp_url": servers.smtp_url}
         yield load_settings(**{**base, "secret_key": SECRET_KEY, "port": 0, "admin_port": 0, **overrides})

@@ -17,7 +17,6 @@ from models.audit.record import SYSTEM
 from models.jobs import KINDS, Job, claim, rescue
 from models.request_log import first_id
 from models.tenants import add_tenant
-from tests.support.servers import cloned_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -161,7 +160,7 @@ async def counts(connection: Connection | asyncpg.Pool, kind: str = "user.create
 def shared_database(servers: Servers) -> Iterator[str]:
     """Give a copy of the migrated template to a whole module, for tests that `empty_ledger` before they begin."""
     with asyncio.Runner() as runner:
-        clone = cloned_database(servers)
+        clone = servers.databases.copy()
         url = runner.run(clone.__aenter__())
         try:
             yield url

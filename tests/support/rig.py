@@ -29,12 +29,13 @@ from models.audit.keys import write_key
 from models.migrations import run
 from models.settings import Settings, load_settings
 from tests.support.api import SECRET_KEY, Caller, altered, make_tenant, store
+from tests.support.databases import drop_database, with_path
 from tests.support.diary import Diary
 from tests.support.driver import Driver
 from tests.support.invariants import broken
 from tests.support.processes import Fleet, Process, processes
 from tests.support.proxy import Proxy
-from tests.support.servers import MailboxReader, Servers, cloned_database, drop_database, with_path
+from tests.support.servers import MailboxReader, Servers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -313,7 +314,7 @@ async def rigged(
     """
     await grounds.revive()
     async with AsyncExitStack() as stack:
-        database_url = await stack.enter_async_context(cloned_database(grounds.servers))
+        database_url = await stack.enter_async_context(grounds.servers.databases.copy())
         addresses = {"database_url": database_url, "redis_url": grounds.valkey.url, "smtp_url": grounds.mail.smtp_url}
         async with Redis.from_url(grounds.valkey.url) as redis:
             await redis.flushall()

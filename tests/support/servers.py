@@ -12,25 +12,23 @@ import os
 import shutil
 import tempfile
 import uuid
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
-import asyncpg
 import psutil
 
 from cli.embedded.mail import EmbeddedMail
 from cli.embedded.postgres import EmbeddedPostgres
 from cli.embedded.process import end_all_strays
 from cli.embedded.valkey import EmbeddedValkey
-from models.migrations import run
+from tests.support.databases import Databases, execute, with_path
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
     from email.message import EmailMessage
 
     import aiohttp
@@ -47,7 +45,7 @@ class Servers:
     redis_url: str  # of logical database 0, which no test uses
     smtp_url: str
     page_url: str
-    template: str  # name of the migrated database that tests' databases are copies of
+    databases: Databases
     redis_numbers: Iterator[int] = field(default_factory=lambda: itertools.cycle(range(1, 16)))
 
     def next_redis_url(self) -> str:
@@ -80,7 +78,6 @@ def running_servers() -> Iterator[Servers]:
         valkey = None if TEST_REDIS_URL else EmbeddedValkey(folder)
         mail = EmbeddedMail(folder)
         started = [server for server in (postgres, valkey, mail) if server]
-        template = f"usher_template_{uuid.uuid4().hex[:12]}"
         try:
             for server in started:
                 server.launch()
@@ -90,11 +87,12 @@ def running_servers() -> Iterator[Servers]:
             redis_url = TEST_REDIS_URL or (valkey.url if valkey else "")
             if postgres:
                 asyncio.run(_spare_the_disk(admin_url))
-            asyncio.run(_make_template(admin_url, template))
+            databases = Databases(admin_url, f"usher_template_{uuid.uuid4().hex[:12]}")
+            asyncio.run(databases.make_template())
             try:
-                yield Servers(admin_url, redis_url, mail.smtp_url, mail.page_url, template)
+                yield Servers(admin_url, redis_url, mail.smtp_url, mail.page_url, databases)
             finally:
-                asyncio.run(drop_database(admin_url, template))
+                asyncio.run(databases.drop())
         finally:
             for server in started:
                 server.stop()
@@ -102,42 +100,8 @@ def running_servers() -> Iterator[Servers]:
 
 async def _spare_the_disk(admin_url: str) -> None:
     """Do without fsync: only the end of the machine, not that of a process, could then lose what was committed."""
-    await _execute(admin_url, "ALTER SYSTEM SET fsync = off")
-    await _execute(admin_url, "SELECT pg_reload_conf()")
-
-
-@asynccontextmanager
-async def cloned_database(servers: Servers) -> AsyncIterator[str]:
-    """Give the URL of a fresh copy of the migrated template, dropped afterwards."""
-    name = f"usher_test_{uuid.uuid4().hex[:12]}"
-    await _execute(servers.admin_url, f'CREATE DATABASE "{name}" TEMPLATE "{servers.template}"')
-    try:
-        yield with_path(servers.admin_url, name)
-    finally:
-        await drop_database(servers.admin_url, name)
-
-
-async def drop_database(admin_url: str, name: str) -> None:
-    """Drop a database, ending the sessions that are still on it."""
-    await _execute(admin_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-
-
-def with_path(url: str, path: str) -> str:
-    """Return the URL of another database on the same server."""
-    return urlunsplit(urlsplit(url)._replace(path=f"/{path}"))
-
-
-async def _make_template(admin_url: str, name: str) -> None:
-    await _execute(admin_url, f'CREATE DATABASE "{name}"')
-    await run.upgrade(with_path(admin_url, name))
-
-
-async def _execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
+    await execute(admin_url, "ALTER SYSTEM SET fsync = off")
+    await execute(admin_url, "SELECT pg_reload_conf()")
 
 
 class MailboxReader:

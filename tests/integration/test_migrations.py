@@ -30,12 +30,12 @@ from tests.support.databases import drop_database, with_path
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from tests.support.servers import Servers
     from collections.abc import AsyncIterator, Callable
 
     import sqlalchemy
 
     from models.db import Connection
+    from tests.support.servers import Servers
 
 
 @asynccontextmanager

@@ -207,8 +207,15 @@ async def fails_in_sql(connection: Connection) -> None:
 
 
 async def is_cancelled(connection: Connection) -> None:
-    waiting = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
-    await asyncio.sleep(0)
+    begun = asyncio.Event()
+
+    def note(*_: object) -> None:
+        begun.set()
+
+    connection.add_log_listener(note)
+    waiting = asyncio.create_task(connection.execute("DO $$BEGIN RAISE WARNING 'begun'; PERFORM pg_sleep(60); END$$"))
+    await begun.wait()  # a cancellation that came before would be lost
+    connection.remove_log_listener(note)
     waiting.cancel()
     await waiting
 

@@ -55,6 +55,8 @@ class Databases:
     admin_url: str
     """Of a database of the server that is not Usher's own."""
     template: str
+    again: bool = True
+    """Whether a copy is used again when it is as new."""
     _newest: int = 0
     """Transaction that nothing in the template is newer than."""
     _state: tuple[object, ...] = ()
@@ -69,7 +71,7 @@ class Databases:
         connection = await asyncpg.connect(url)
         try:
             self._newest = await connection.fetchval("SELECT pg_current_xact_id()::text::bigint")
-            self._state = tuple(await connection.fetchrow(_STATE, self._newest))
+            self._state = tuple(await connection.fetchrow(_STATE, self._newest) or ())
             self._rows = await _count(connection, await connection.fetch(_TABLES))
         finally:
             await connection.close()
@@ -86,7 +88,7 @@ class Databases:
         try:
             yield url
         finally:
-            if await self._is_as_new(url):
+            if self.again and await self._is_as_new(url):
                 self._spare.append(name)
             else:
                 await drop_database(self.admin_url, name)

@@ -26,10 +26,9 @@ from cli.embedded.mail import EmbeddedMail
 from cli.embedded.postgres import EmbeddedPostgres
 from cli.embedded.valkey import EmbeddedValkey
 from models.audit.keys import write_key
-from models.migrations import run
 from models.settings import Settings, load_settings
 from tests.support.api import SECRET_KEY, Caller, altered, make_tenant, store
-from tests.support.databases import drop_database, with_path
+from tests.support.databases import Databases, drop_database, with_path
 from tests.support.diary import Diary
 from tests.support.driver import Driver
 from tests.support.invariants import broken
@@ -62,18 +61,21 @@ class Grounds:
     postgres: EmbeddedPostgres
     valkey: EmbeddedValkey
     mail: EmbeddedMail
+    databases: Databases
 
     @classmethod
     async def make(cls, folder: Path) -> Grounds:
         """Start them, with a migrated template database."""
-        grounds = cls(EmbeddedPostgres(folder), EmbeddedValkey(folder), EmbeddedMail(folder))
+        postgres = EmbeddedPostgres(folder)
+        await asyncio.to_thread(postgres.launch)
+        await asyncio.to_thread(postgres.ready)  # it has no address before
+        databases = Databases(with_path(postgres.url, "postgres"), _TEMPLATE, again=False)
+        grounds = cls(postgres, EmbeddedValkey(folder), EmbeddedMail(folder), databases)
         await grounds.revive()
-        admin = with_path(grounds.postgres.url, "postgres")
-        await drop_database(admin, _TEMPLATE)
-        async with store_at(admin) as connection:
+        await drop_database(databases.admin_url, _TEMPLATE)
+        async with store_at(databases.admin_url) as connection:
             await _have_fsync(connection, "off")  # of the template nothing is promised
-            await connection.execute(f'CREATE DATABASE "{_TEMPLATE}"')
-            await run.upgrade(with_path(admin, _TEMPLATE))
+            await databases.make_template()
             await _have_fsync(connection, "on")
         return grounds
 
@@ -85,8 +87,8 @@ class Grounds:
     @property
     def servers(self) -> Servers:
         """Their addresses."""
-        admin = with_path(self.postgres.url, "postgres")
-        return Servers(admin, self.valkey.url, self.mail.smtp_url, self.mail.page_url, _TEMPLATE)
+        addresses = (self.databases.admin_url, self.valkey.url, self.mail.smtp_url, self.mail.page_url)
+        return Servers(*addresses, self.databases)
 
     async def revive(self) -> None:
         """Start what does not run."""
@@ -314,7 +316,7 @@ async def rigged(
     """
     await grounds.revive()
     async with AsyncExitStack() as stack:
-        database_url = await stack.enter_async_context(grounds.servers.databases.copy())
+        database_url = await stack.enter_async_context(grounds.databases.copy())
         addresses = {"database_url": database_url, "redis_url": grounds.valkey.url, "smtp_url": grounds.mail.smtp_url}
         async with Redis.from_url(grounds.valkey.url) as redis:
             await redis.flushall()

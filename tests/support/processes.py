@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from tests.support import forked
 from tests.support.api import altered
 from tests.support.waiting import wait_until
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from models.settings import Settings
 
 _START_SECONDS = 120.0
+_USHER = "cli.main"
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tests.support.forked"])
 
 
 def free_ports(count: int) -> list[int]:
@@ -34,6 +39,40 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+class _Forked:
+    """A forked process, as `asyncio.subprocess.Process` shows one."""
+
+    def __init__(self, arguments: Sequence[str], settings: Settings, log: Path) -> None:
+        self._process = _FORKS.Process(
+            target=forked.usher, args=(list(arguments), environment(settings), str(log)), daemon=True
+        )
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    async def wait(self) -> int:
+        over = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._process.sentinel, over.set)
+        try:
+            await over.wait()
+        finally:
+            loop.remove_reader(self._process.sentinel)
+        code = self.returncode
+        assert code is not None
+        return code
+
+
 class Process:
     """A real `usher` process of one of the kinds `api` and `worker`."""
 
@@ -43,7 +82,7 @@ class Process:
         arguments: Sequence[str],
         log: Path,
         tree: Path | None = None,
-        module: str = "cli.main",
+        module: str = _USHER,
     ) -> None:
         """Take what to run and how.
 
@@ -61,7 +100,7 @@ class Process:
         self.arguments = arguments
         self._tree = tree
         self._module = module
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | _Forked | None = None
         self._begin = 0
         self.starts = 0
         """How often it was started."""
@@ -91,11 +130,20 @@ class Process:
     async def start(self) -> None:
         """Start it and wait until it says that it works."""
         self.starts += 1
-        self._begin = self.log.stat().st_size if self.log.exists() else 0
+        self.log.touch()
+        self._begin = self.log.stat().st_size
+        process = self._process = await self._launch()
+        mark = f'"action":"{self.arguments[0]}.start"'
+        await wait_until(lambda: mark in self.said or process.returncode is not None, mark, _START_SECONDS)
+        assert process.returncode is None, self.said
+
+    async def _launch(self) -> asyncio.subprocess.Process | _Forked:
         off = self.clock_seconds
+        if self._tree is None and self._module == _USHER and not off:
+            return await asyncio.to_thread(_Forked, self.arguments, self.settings, self.log)
         program = [self._module] if not off else ["tests.support.shifted", str(off)]
         with self.log.open("ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", *program, *self.arguments),
                 env=environment(self.settings),
                 cwd=self._tree,
@@ -103,9 +151,6 @@ class Process:
                 stderr=output,
                 start_new_session=True,
             )
-        process, mark = self._process, f'"action":"{self.arguments[0]}.start"'
-        await wait_until(lambda: mark in self.said or process.returncode is not None, mark, _START_SECONDS)
-        assert process.returncode is None, self.said
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""

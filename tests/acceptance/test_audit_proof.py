@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 from uuid_utils.compat import uuid7
@@ -18,6 +19,7 @@ from uuid_utils.compat import uuid7
 from models.audit.keys import new_signer, public_file, read_signer, write_key
 from models.audit.seal import seal_waiting
 from models.db import open_pool
+from tests.acceptance.test_cli import Usher
 from tests.support.api import altered, serving, store
 from tests.support.audit import superuser, write_events
 from tests.support.ledger import new_tenant
@@ -49,7 +51,7 @@ async def proving(settings: Settings, tmp_path: Path) -> Settings:
 
 
 async def usher(settings: Settings, *words: str) -> tuple[int, str, str]:
-    """Run the installed command; returns status, output and complaints."""
+    """Run a command in this process; returns status, output and complaints."""
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("USHER_")},
         "USHER_DATABASE_URL": settings.database_url.get_secret_value(),
@@ -59,13 +61,9 @@ async def usher(settings: Settings, *words: str) -> tuple[int, str, str]:
         "USHER_AUDIT_ANCHOR_FILE": str(settings.audit_anchor_file),
         "COLUMNS": "200",
     }
-    process = await asyncio.create_subprocess_exec(
-        str(USHER), *words, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    assert b"Traceback" not in err, err.decode()
-    return process.returncode, out.decode(), err.decode()
+    with patch.dict(os.environ, environment, clear=True):
+        said = await Usher()(*words)
+    return said.status, said.out, said.err
 
 
 def context_of(settings: Settings, pool: asyncpg.Pool) -> Context:

@@ -4,8 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# One more than cores: some tests do little but wait.
-TESTERS = $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) + 1)')
 
 .PHONY: help
 help: ## list the targets
@@ -27,8 +25,8 @@ run: install ## start everything on embedded servers and print where to go
 	@exec $(BIN)/usher up $(ARGS)
 
 .PHONY: test
-test: install ## run the tests, in a process more than there are cores (ARGS="-n 0 -k name" runs some in one)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(TESTERS) --maxprocesses 4 --dist loadfile $(ARGS)
+test: install ## run the tests, in a process a core (ARGS="-n 0 -k name" runs some in one)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: faults
 faults: install ## prove the promises of docs/promises.md in short; make test does so too

@@ -41,6 +41,7 @@ def make_runner(app: web.Application, settings: Settings) -> web.AppRunner:
         handle_signals=False,
         keepalive_timeout=settings.idle_seconds,
         shutdown_timeout=settings.shutdown_seconds,
+        lingering_time=settings.body_seconds,  # what was answered before all of it came is not read for longer either
         max_line_size=_LONGEST_LINE,
         # A compressed body is refused; inflating it first would only serve its sender.
         auto_decompress=False,

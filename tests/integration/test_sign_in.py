@@ -5,8 +5,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from argon2 import PasswordHasher
 from uuid_utils.compat import uuid7
 
+from models import passwords
 from models.audit.record import OPERATOR
 from models.errors import UsageError
 from models.jobs import EMAIL
@@ -18,11 +20,22 @@ from models.sign_in import FREE_BY_ADDRESS, FREE_BY_NAME, Refused, prove, reserv
 from tests.support.pages import make_operator
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import asyncpg
 
 SECRET = "a-secret-key-for-tests-of-enough-length"
 PASSWORD = "correct horse battery"
 WHO: dict[str, Any] = {"actor": OPERATOR, "correlation_id": uuid7()}
+
+
+@pytest.fixture
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hashes that cost nothing, where it is about how often somebody tries."""
+    passwords._nobody.cache_clear()
+    monkeypatch.setattr(passwords, "_HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    yield
+    passwords._nobody.cache_clear()
 
 
 async def ana(pool: asyncpg.Pool, role: str = "admin", password: str | None = PASSWORD) -> Operator:
@@ -211,8 +224,6 @@ async def test_name_or_address_and_password_sign_in(pool: asyncpg.Pool) -> None:
 
 
 async def test_a_hash_of_weaker_parameters_is_made_anew_by_signing_in(pool: asyncpg.Pool) -> None:
-    from argon2 import PasswordHasher
-
     operator = await ana(pool)
     weak = PasswordHasher(time_cost=1, memory_cost=1024).hash(PASSWORD)
     await pool.execute("UPDATE operator SET password_hash = $2 WHERE id = $1", operator.id, weak)
@@ -236,6 +247,7 @@ async def test_whether_there_is_such_a_person_cannot_be_told(pool: asyncpg.Pool)
         assert 20 < (await attempt(pool, word, "wrong", address="192.0.2.9")).wait_seconds <= 60
 
 
+@pytest.mark.usefixtures("quick_hashes")
 async def test_while_one_waits_the_right_password_does_not_help_but_a_link_does(pool: asyncpg.Pool) -> None:
     operator = await ana(pool)
     for _ in range(FREE_BY_NAME):
@@ -268,6 +280,7 @@ async def test_tries_at_once_are_counted_one_by_one(pool: asyncpg.Pool) -> None:
     assert await pool.fetchval("SELECT count(*) FROM sign_in_failure") == 2 * waits.count(0.0)
 
 
+@pytest.mark.usefixtures("quick_hashes")
 async def test_one_address_that_tries_many_names_waits_too_and_others_do_not(pool: asyncpg.Pool) -> None:
     await ana(pool)
     for number in range(FREE_BY_ADDRESS):
@@ -277,6 +290,7 @@ async def test_one_address_that_tries_many_names_waits_too_and_others_do_not(poo
     assert not isinstance(await attempt(pool, "ana", PASSWORD, address="192.0.2.1"), Refused)
 
 
+@pytest.mark.usefixtures("quick_hashes")
 async def test_failures_are_forgotten_after_an_hour(pool: asyncpg.Pool) -> None:
     await ana(pool)
     for _ in range(FREE_BY_NAME):

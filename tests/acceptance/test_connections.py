@@ -207,7 +207,7 @@ async def test_an_answer_that_nobody_fetches(api: Api, monkeypatch: pytest.Monke
 
 
 async def test_when_places_are_short_idle_strangers_go_first(api: Api) -> None:
-    async with serving(altered(api.settings, max_connections=16)) as served:
+    async with serving(altered(api.settings, max_connections=16, head_seconds=2)) as served:
         caller = await served.caller()
         assert (await caller.get("/Users")).status == 200  # over a connection that is kept
         async with connected(served.scim_url, 40) as strangers:

@@ -261,6 +261,8 @@ async def _answer(call: Call, tail: str) -> web.Response:
     response.headers[CORRELATION_HEADER] = correlation
     seconds = time.perf_counter() - started
     call.front.requests.add(call, response, seconds, answerable)
+    # An error knows this frame; if the frame knew it too, all of the request would stay until the collector comes.
+    del answerable
     line: dict[str, Any] = {
         "action": "scim.request",
         "method": request.method,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
 
+from api.scim.call import Call
 from models.intake import Intake
 from tests.support.api import altered, document, serving, store, work_email
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.support.api import Api, Caller
@@ -71,3 +74,23 @@ async def test_case_147_a_restart_finds_everybody_and_makes_nobody(caller: Calle
     again = await asyncio.gather(*(caller.post("/Users", document(one["userName"].upper())) for one in users))
     assert {one.status for one in again} == {409}
     assert (await caller.get("/Users")).resources() == users
+
+
+async def test_a_refused_request_leaves_nothing_to_the_garbage_collector(caller: Caller) -> None:
+    """It comes after tens of thousands of objects, so what it alone could free would be megabytes."""
+    await caller.create(document("twice@contoso.example"))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            (await caller.post("/Users", document("twice@contoso.example"))).error(409, "uniqueness")
+            (await caller.get("/Users", filter="nothing")).error(400, "invalidFilter")
+            (await caller.bearing("ush_nobody").get("/Users")).error(401)
+
+        def left() -> int:
+            return sum(type(one) is Call for one in gc.get_objects())
+
+        # The request log holds each for a second.
+        await wait_until(lambda: left() < 20, "the requests are gone")
+    finally:
+        gc.enable()

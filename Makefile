@@ -24,6 +24,7 @@ install: $(VENV)/.ready ## make the virtual environment in .venv
 run: install ## start everything on embedded servers and print where to go
 	@exec $(BIN)/usher up $(ARGS)
 
+# Thousands of imports: byte code is kept also where the environment asks for none.
 .PHONY: test
 test: install ## run the tests, in a process a core (ARGS="-n 0 -k name" runs some in one)
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)

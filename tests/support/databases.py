@@ -120,11 +120,15 @@ class Databases:
             )
             return await _count(connection, tables)
 
+    async def drop_spare(self) -> None:
+        """Drop the copies that are kept."""
+        while self._spare:
+            await drop_database(self.admin_url, self._spare.pop())
+
     async def drop(self) -> None:
-        """Drop the template and what is kept of its copies."""
-        for name in (*self._spare, self.template):
-            await drop_database(self.admin_url, name)
-        self._spare.clear()
+        """Drop the copies that are kept, and the template."""
+        await self.drop_spare()
+        await drop_database(self.admin_url, self.template)
 
 
 async def _count(connection: asyncpg.Connection, tables: Sequence[asyncpg.Record]) -> int:

@@ -208,7 +208,7 @@ class Counts:
 
     @staticmethod
     def _private() -> _Memory:
-        return _Memory.over(mmap.mmap(-1, _BYTES))
+        return _Memory.over(mmap.mmap(-1, _BYTES, flags=mmap.MAP_PRIVATE))  # a fork's counts are its own, too
 
     def _use(self, memory: _Memory) -> None:
         memory.words[_USED] = max(memory.words[_USED], _HEAD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -55,6 +56,18 @@ def test_processes_count_apart_and_any_tells_the_sum(sets: list[Set]) -> None:
         assert read["jobs_total", ("email",)] == [6.0]
         assert read["slots", ("email",)] == [6.0]
         assert read["lag", ()] == [3.0]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 minds the threads of the test runner
+def test_a_forked_process_that_shares_with_nobody_counts_for_itself() -> None:
+    one = Set()
+    child = os.fork()
+    if child == 0:
+        one.jobs.add(1.0, "email")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    one.jobs.add(2.0, "email")
+    assert one.counts.read() == {("jobs_total", ("email",)): [2.0]}
 
 
 def test_a_successor_counts_on_and_the_gauges_of_the_dead_are_forgotten(sets: list[Set], tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ _MOST_PAGES = 1000
 """Of all tables together: what was deleted lies there still, and would slow down who comes after."""
 _END_MILLISECONDS = 5000
 
+# Statistics count for the tables alone: autovacuum looks at the catalogues whenever it likes, in the template too.
 # A row that was there when the template was made has a transaction id of that time; every other one is newer. So it is
 # with the catalogues, too: whatever makes or alters an object leaves a newer row there, or one fewer.
 _CATALOGUES = (
@@ -34,7 +35,8 @@ _SHAPE = ", ".join(
     for catalogue in _CATALOGUES
 )
 _STATE = f"""
-SELECT {_SHAPE}, (SELECT count(*) FROM pg_statistic),
+SELECT {_SHAPE}, (SELECT count(*) FROM pg_statistic JOIN pg_class AS c ON c.oid = starelid
+         WHERE relnamespace = 'public'::regnamespace),
        (SELECT count(*) FROM pg_db_role_setting JOIN pg_database AS d ON d.oid = setdatabase
          WHERE datname = current_database())
 """  # noqa: S608  constants

@@ -1,4 +1,4 @@
-"""Cancelling tasks that may not notice the first time."""
+"""Cancelling tasks that may not notice the first time, and tidying up that a cancellation does not interrupt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
 
 _PAUSE_SECONDS = 0.2
 
@@ -22,3 +22,21 @@ async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=_PAUSE_SECONDS)
+
+
+async def carry_through(work: Coroutine[Any, Any, None]) -> None:
+    """Do work to its end, however often the task that waits for it is cancelled meanwhile.
+
+    Raises:
+        asyncio.CancelledError: the task was cancelled; the work is done.
+    """
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()

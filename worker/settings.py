@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from models.jobs import RUN_JOBS, redis_queue
-from worker.cancel import cancel_all
+from worker.cancel import cancel_all, carry_through
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -101,7 +101,8 @@ async def answer_rings(settings: Settings, queue: str, answer: Callable[[], Awai
         except Exception as error:  # noqa: BLE001  arq lets every fault of its polling out
             _log.warning("Redis is out of reach", action="worker.redis_lost", queue=queue, error=type(error).__name__)
         finally:
-            await _hang_up(worker, polling)
+            # Whoever stops while it hangs up, because it was told to rest, cancels it once more.
+            await carry_through(_hang_up(worker, polling))
         if time.monotonic() - began > _LONGEST_PAUSE_SECONDS * 2:
             pause = _FIRST_PAUSE_SECONDS  # it had worked in between
         await asyncio.sleep(pause)

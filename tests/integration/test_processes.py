@@ -21,7 +21,7 @@ from worker.context import Context
 from worker.duty import Duty
 from worker.handlers import create
 from worker.runner import Runner
-from worker.settings import make_redis, press
+from worker.settings import answer_rings, make_redis, press
 from worker.smtp import SmtpPool
 
 if TYPE_CHECKING:
@@ -197,6 +197,29 @@ async def test_a_quiet_worker_takes_no_job_and_leaves_its_ring_until_it_is_calle
     assert told[0]["actor_label"] == "olga"
     assert told[0]["targets"][0]["id"] == str(context.process_id)
     assert told[0]["diff"] == [{"op": "replace", "path": "quiet", "before": False, "after": True}]
+
+
+async def test_a_worker_that_is_stopped_while_it_hangs_up_leaves_no_connection(settings: Settings) -> None:
+    redis = make_redis(settings)
+    redis.auto_close_connection_pool = True
+    async with redis:
+        mine = await redis.client_info()
+
+        async def others() -> list[Any]:
+            clients = [one for one in await redis.client_list() if one["db"] == str(mine["db"])]
+            return [one for one in clients if int(one["id"]) > mine["id"]]
+
+        async def none() -> bool:
+            return not await others()
+
+        listening = asyncio.create_task(answer_rings(settings, PROVISION, lambda: asyncio.sleep(0)))
+        await wait_until(others, "it listens")
+        for _ in range(5):
+            listening.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([listening])
+        assert listening.cancelled()
+        await wait_until(none, "it has hung up")
 
 
 async def test_telling_twice_is_one_effect_and_one_event(pool: asyncpg.Pool) -> None:

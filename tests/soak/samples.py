@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -24,6 +26,8 @@ JUDGED_SECONDS: Final = 900.0
 """A slope over less time than this says nothing: one garbage collection weighs more than any leak."""
 WARM_UP_SHARE: Final = 1 / 3
 """Of a soak; meanwhile caches, pools and the directory fill."""
+_FEWEST_POINTS: Final = 3
+_MOST_POINTS: Final = 300  # every so manieth is taken beyond it, for there are as many pairs as their square
 
 # What an hour may add at most. Processes: the pools and caches are full after the warm-up, and the steps by which
 # Python's allocator takes memory are about a megabyte, so over twenty minutes a few megabytes an hour are noise and
@@ -83,7 +87,10 @@ class Slope:
 
 
 def slopes(samples: Sequence[tuple[float, Row]], bounds: dict[str, float | None]) -> list[Slope]:
-    """Return by least squares how fast everything grew after the warm-up.
+    """Return how fast everything grew after the warm-up: the median of the slopes between any two looks (Theil-Sen).
+
+    A burst of sessions, or a step of the allocator that is taken back, moves a line of least squares by more than any
+    bound and is no growth; what does grow does so between nearly any two looks.
 
     Args:
         samples: in order of time, each with its seconds since the start.
@@ -91,15 +98,16 @@ def slopes(samples: Sequence[tuple[float, Row]], bounds: dict[str, float | None]
     """
     if not samples:
         return []
-    begin = samples[-1][0] * WARM_UP_SHARE
+    warm = samples[-1][0] * WARM_UP_SHARE
     found = []
     for name, bound in bounds.items():
-        points = [(seconds, row[name]) for seconds, row in samples if seconds >= begin and name in row]
-        if len(points) < 3:
+        points = [(seconds, row[name]) for seconds, row in samples if seconds >= warm and name in row]
+        if len(points) < _FEWEST_POINTS:
             continue
-        moments, values = zip(*points, strict=True)
-        per_hour = statistics.linear_regression(moments, values).slope * 3600
-        found.append(Slope(name, values[0], values[-1], max(values), per_hour, bound))
+        few = points[:: math.ceil(len(points) / _MOST_POINTS)]
+        each = [(later - value) / (end - begin) for (begin, value), (end, later) in combinations(few, 2)]
+        values = [value for _, value in points]
+        found.append(Slope(name, values[0], values[-1], max(values), statistics.median(each) * 3600, bound))
     return found
 
 

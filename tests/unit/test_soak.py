@@ -23,6 +23,18 @@ def test_a_leak_shows_whatever_happened_while_it_warmed_up() -> None:
     assert (noisy.most, leak.bound) == (11.0, 1.0)
 
 
+def test_a_burst_near_the_end_is_no_growth_and_hides_none() -> None:
+    """Half an hour: for five of the last minutes a busy pool holds ten sessions more."""
+    samples = []
+    for step in range(360):
+        burst = 10.0 if 280 <= step < 340 else 0.0
+        grown = step // 60 * 2.0  # one every 150 s
+        samples.append((step * 5.0, {"pool": 24.0 + burst, "leak": 24.0 + burst + grown}))
+    pool, leak = slopes(samples, {"pool": 15.0, "leak": 15.0})
+    assert (pool.most, pool.beyond) == (34.0, False)
+    assert leak.beyond
+
+
 def test_what_grows_by_design_is_shown_and_not_judged() -> None:
     samples = [(step * 5.0, {"rows": step * 1000.0}) for step in range(60)]
     (rows,) = slopes(samples, {"rows": None})

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import asyncpg
+
 from models.ids import new_id
 
 if TYPE_CHECKING:
@@ -67,8 +69,10 @@ async def upgrade(database_url: str, revision: str = "head") -> None:
             said = {"action": "system.schema.migrate", "before": before or "nothing", "after": after}
             connection.execute(text(_MIGRATED), {"id": new_id(), **said})
 
-    url = database_url.replace("postgres://", "postgresql://", 1).replace("postgresql://", "postgresql+asyncpg://", 1)
-    engine = create_async_engine(url, poolclass=NullPool)
+    # asyncpg reads the URL itself, as for every other connection: SQLAlchemy does not know `sslmode` and its like.
+    engine = create_async_engine(
+        "postgresql+asyncpg://", poolclass=NullPool, async_creator=lambda: asyncpg.connect(database_url)
+    )
     try:
         async with engine.begin() as connection:
             await connection.run_sync(_upgrade)

@@ -245,6 +245,14 @@ async def test_the_way_back_leaves_an_empty_schema(servers: Servers) -> None:
             assert await run.current(connection) == run.head()
 
 
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+async def test_a_url_may_say_all_that_other_connections_understand(servers: Servers, scheme: str) -> None:
+    async with empty_database(servers) as url:
+        await run.upgrade(f"{scheme}{url.removeprefix('postgresql')}?sslmode=prefer&target_session_attrs=read-write")
+        async with connected(url) as connection:
+            assert await run.current(connection) == run.head()
+
+
 async def test_a_database_of_its_own_owner_can_be_migrated(servers: Servers) -> None:
     """It takes no superuser where an administrator made the three roles beforehand (docs/deploy.md)."""
     owner = f"owner_{uuid.uuid4().hex[:8]}"

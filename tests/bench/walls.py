@@ -146,7 +146,7 @@ async def _run(settings: Settings) -> None:
 
 def main() -> None:
     """Measure, and print."""
-    with running_servers() as servers:
+    with running_servers(on_disk=True) as servers:
 
         async def run() -> None:
             async with fresh_settings(servers) as settings:

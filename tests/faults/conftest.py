@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from tests.support.promises import ALL, MARK, SEED, table
+from tests.support.promises import ALL, FULL, MARK, SEED, table
 from tests.support.rig import Grounds, rigged
 from tests.support.servers import reachable_folder
 
@@ -62,7 +62,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 @pytest.fixture(scope="session")
 def grounds() -> Iterator[Grounds]:
     """The servers that experiments may kill."""
-    with reachable_folder() as folder:
+    with reachable_folder(on_disk=FULL) as folder:
         made = asyncio.run(Grounds.make(folder))
         try:
             yield made

@@ -19,6 +19,7 @@ from models.audit.seal import seal_waiting
 from tests.support.diary import Diary
 from tests.support.invariants import broken
 from tests.support.processes import environment
+from tests.support.promises import FULL
 from tests.support.releases import ROOT
 from tests.support.rig import Grounds, rigged
 from tests.support.servers import reachable_folder
@@ -46,7 +47,7 @@ def commands(name: str) -> str:
 @pytest.fixture
 def own_grounds() -> Iterator[Grounds]:
     """Servers of the test's own: it takes their data away."""
-    with reachable_folder() as folder:
+    with reachable_folder(on_disk=FULL) as folder:
         made = asyncio.run(Grounds.make(folder))
         try:
             yield made

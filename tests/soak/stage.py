@@ -94,7 +94,7 @@ async def stage(keep_minutes: float) -> AsyncIterator[Stage]:
     Args:
         keep_minutes: for how long the ledger keeps jobs that have ended, so that a soak sees them go.
     """
-    with reachable_folder() as folder:
+    with reachable_folder(on_disk=True) as folder:
         postgres, valkey, mail = EmbeddedPostgres(folder), EmbeddedValkey(folder), EmbeddedMail(folder)
         servers = (postgres, valkey, mail)
         try:

@@ -26,8 +26,8 @@ run: install ## start everything on embedded servers and print where to go
 
 # Thousands of imports: byte code is kept also where the environment asks for none.
 .PHONY: test
-test: install ## run the tests, in a process a core (ARGS="-n 0 -k name" runs some in one)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+test: install ## run the tests, in a process a core and one (ARGS="-n 0 -k name" runs some in one)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: faults
 faults: install ## prove the promises of docs/promises.md in short; make test does so too

@@ -13,10 +13,12 @@ from models.settings import Settings, load_settings
 for _name in [name for name in os.environ if name.startswith("USHER_") and not name.startswith("USHER_TEST_")]:
     del os.environ[_name]
 
-# A run that decides whether a change lands tries the same examples each time; at the desk they are new ones.
-hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
-if os.environ.get("CI"):
-    hypothesis.settings.load_profile("ci")
+# A run that decides whether a change lands tries the same examples each time; at the desk they are new ones. How long
+# one takes says something of the machine only.
+_UNTIMED = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("ci", _UNTIMED, derandomize=True, print_blob=True)
+hypothesis.settings.register_profile("desk", _UNTIMED)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -25,6 +27,24 @@ if TYPE_CHECKING:
     import asyncpg
 
     from tests.support.servers import MailboxReader, Servers
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one process more than there are processors: many a test waits for something most of its time."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files that wait most, or want a machine that is not too busy, evenly among the others."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting = [path for path in files if path.parent.name in ("faults", "ui")]
+    others = [path for path in files if path not in waiting]
+    places = {path: (place + 0.5) / len(others) for place, path in enumerate(others)}
+    places |= {path: place / len(waiting) for place, path in enumerate(waiting)}
+    items[:] = [item for path in sorted(files, key=places.__getitem__) for item in files[path]]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -241,7 +241,9 @@ _WORDS = st.one_of(
 )
 
 
-@examples(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 async def test_no_text_shows_another_tenants_events(data: st.DataObject, known: Known, connection: Connection) -> None:
     words = data.draw(st.lists(_WORDS, max_size=8))

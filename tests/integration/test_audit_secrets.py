@@ -149,7 +149,12 @@ async def api(settings: Settings) -> AsyncIterator[Api]:
         yield served
 
 
-@examples(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(secret=SECRETS, place=PLACES, verb=VERBS)
 async def test_a_password_sent_over_scim_is_kept_nowhere(
     secret: str,

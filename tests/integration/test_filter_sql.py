@@ -238,7 +238,9 @@ VARIANTS = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @example(text="\n\u0301", variant=str, other="\n")
 @example(text="\x1f\u0307", variant=str, other="\x1f\u034f\u0307")
 @example(text="\\n\u0301", variant=str, other="\n\u0301")
@@ -262,7 +264,9 @@ SELECT lower(normalize(regexp_replace($1::jsonb::text, '(\\u[0-9a-f]{4}|\\.)', '
 """
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @example(text="A\u0301")
 @example(text="\u0344")  # the first that no normal text has
 @example(text="\u02ff")

@@ -175,7 +175,9 @@ def judge(identifier: uuid.UUID, doc: dict[str, Any]) -> Any:
     return User[EnterpriseUser | Badge].model_validate(whole)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(docs=st.lists(PEOPLE, min_size=1, max_size=4), filters=st.lists(FILTERS, min_size=1, max_size=6))
 async def test_random_filters_agree_with_scim2_models(
     directory: Directory, docs: list[dict[str, Any]], filters: list[FilterNode]

@@ -93,7 +93,9 @@ async def by_cursor(
 SORTABLE = sorted({path for path, _ in PATHS} | {"externalId", "id", "meta.lastModified", "meta.resourceType"})
 
 
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     docs=st.lists(PEOPLE, min_size=1, max_size=9),
     path=st.sampled_from(SORTABLE),

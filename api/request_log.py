@@ -18,6 +18,7 @@ import structlog
 
 from api.auth import RefusedError
 from api.limits import OverLimitError
+from models.db import is_unavailable
 from models.directory.read import as_uuid
 from models.errors import ClientError
 from models.request_log import Count, LoggedRequest, kept_until, write_requests
@@ -72,6 +73,9 @@ class RequestLog:
         self._pool = pool
         self._pause_seconds = pause_seconds
         self._seen: list[_Seen] = []
+        self._rows: list[LoggedRequest] = []
+        self._late: dict[UUID | None, Count] = {}
+        """With `_rows`, what the store was not there for the last time."""
         self._successes = 0
         self._counts: dict[UUID | None, Count] = {}
         self._task: asyncio.Task[None] | None = None
@@ -107,7 +111,7 @@ class RequestLog:
             if isinstance(error, OverLimitError) and error.refused is None:
                 count.omitted += 1  # one of many of the same minute
                 return
-        if len(self._seen) >= MOST_WAITING:
+        if len(self._seen) + len(self._rows) >= MOST_WAITING:
             count.omitted += 1
             return
         now = datetime.now(UTC)
@@ -133,7 +137,7 @@ class RequestLog:
 
     async def _run(self) -> None:
         """Write once a second until a second brought nothing."""
-        while self._counts:
+        while self._counts or self._late:
             started = time.monotonic()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_seconds):
@@ -148,16 +152,23 @@ class RequestLog:
         now = datetime.now(UTC)
         for count in counts.values():
             count.succeeded_at = now if count.succeeded else None
+        rows, self._rows = self._rows, []
+        for tenant_id, late in self._late.items():
+            counts.setdefault(tenant_id, Count()).add(late)
+        self._late = {}
         try:
-            rows = []
             for place, each in enumerate(seen, 1):
                 rows.append(await _row(each))
                 if place % _TURN == 0:
                     await asyncio.sleep(0)
             async with self._pool.acquire() as connection:
                 await write_requests(connection, rows, counts)
-        except Exception:  # noqa: BLE001  operators see less for a while; no request may suffer from that
-            _log.exception("Requests were not noted", action="requests.lost", lost=len(seen), seconds=seconds)
+        except Exception as error:  # noqa: BLE001  operators see less for a while; no request may suffer from that
+            if is_unavailable(error) and not self._closing.is_set():
+                # Should only the commit's answer have been lost, they are told twice rather than never.
+                self._rows, self._late = rows, counts
+            else:
+                _log.exception("Requests were not noted", action="requests.lost", lost=len(rows), seconds=seconds)
 
     @property
     def idle(self) -> bool:
@@ -169,7 +180,7 @@ class RequestLog:
         self._closing.set()
         if self._task is not None:
             await self._task  # cancelled in the middle of writing, it would lose what it has in hand
-        if self._counts:
+        if self._counts or self._late:
             await self._write(0.0)
 
 

@@ -60,6 +60,13 @@ class Count:
     omitted: int = 0
     succeeded_at: datetime | None = None
 
+    def add(self, earlier: Count) -> None:
+        """Count in what was counted earlier."""
+        self.succeeded += earlier.succeeded
+        self.refused += earlier.refused
+        self.omitted += earlier.omitted
+        self.succeeded_at = self.succeeded_at or earlier.succeeded_at
+
 
 _INSERT = """
 INSERT INTO request_log (id, tenant_id, occurred_at, method, route, path, status, scim_type, duration_seconds,

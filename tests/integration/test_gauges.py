@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -163,11 +162,10 @@ async def test_what_is_known_is_told_while_the_store_takes_its_time(gauges: Gaug
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("LOCK TABLE job_pause IN ACCESS EXCLUSIVE MODE")
         gauges._read_at -= 10
-        began = time.monotonic()
         known = await gauges.read()
-        assert time.monotonic() - began < 0.5
+        assert gauges._reading is not None
+        assert not gauges._reading.done()
         assert known[metrics.DATABASE_UP.name, ()] == [1.0]
-    assert gauges._reading is not None
     await gauges._reading
 
 

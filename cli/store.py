@@ -25,6 +25,12 @@ _REFUSED = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientPrivilegeError,
 )
+# Also of a parameter in the URL that the server does not know, or does not let anybody set.
+_PARAMETER = (
+    asyncpg.UndefinedObjectError,
+    asyncpg.CantChangeRuntimeParamError,
+    asyncpg.InvalidParameterValueError,
+)
 
 
 def explain(error: BaseException) -> UsherError | None:
@@ -39,10 +45,13 @@ def explain(error: BaseException) -> UsherError | None:
         )
     if isinstance(error, _REFUSED):
         return UsherError(f"PostgreSQL refuses: {error}. Is USHER_DATABASE_URL right, and USHER_DATABASE_ROLE?")
-    if isinstance(error, asyncpg.ClientConfigurationError | OverflowError):
+    unusable = isinstance(error, asyncpg.ClientConfigurationError | OverflowError)
+    if unusable or (isinstance(error, _PARAMETER) and "parameter" in str(error)):
         return UsageError(f"USHER_DATABASE_URL is not usable: {error}")
     if is_unavailable(error):
-        return UsherError(f"PostgreSQL does not answer: {type(error).__name__}. Is USHER_DATABASE_URL right?")
+        # asyncpg's own words, as of a server without TLS; those of the system repeat the address.
+        said = str(error) if type(error) is ConnectionError else type(error).__name__
+        return UsherError(f"PostgreSQL does not answer: {said}. Is USHER_DATABASE_URL right?")
     return None
 
 

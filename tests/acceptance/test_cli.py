@@ -661,6 +661,23 @@ async def test_a_database_that_is_away_refuses_or_is_not_there_is_said_in_a_sent
         assert "hunter2" not in said.err
 
 
+async def test_what_a_url_asks_for_in_vain_is_said_in_a_sentence(script: Script, settings: Settings) -> None:
+    url = settings.database_url.get_secret_value()
+    mode, tls, unknown, fixed, wrong = await asyncio.gather(
+        *(
+            script("tenant", "list", USHER_DATABASE_URL=f"{url}?{query}")
+            for query in ("sslmode=maybe", "sslmode=require", "nonsense=1", "fsync=off", "work_mem=lots")
+        )
+    )
+    assert "rejected SSL upgrade" in tls.refusal(1)
+    for said, reason in ((mode, "sslmode"), (unknown, '"nonsense"'), (fixed, '"fsync"'), (wrong, '"work_mem"')):
+        text = said.refusal(2)
+        assert "USHER_DATABASE_URL is not usable: " in text
+        assert reason in text
+    for said in (mode, tls, unknown, fixed, wrong):
+        assert url.split("@")[0] not in said.err
+
+
 async def test_a_database_without_tables_says_migrate_and_migrating_helps(
     script: Script, servers: Servers, settings: Settings
 ) -> None:

@@ -58,7 +58,7 @@ def memory_folder() -> Path | None:
     """Return where files are kept in memory, if there is such a place with room for servers and their programs.
 
     Whatever a server has written is there also after its end, however that came, as it is on a disk; only a loss of
-    power would take it along. Waiting for a disk was a third of the time of a run.
+    power would take it along. Processes that test at once do not wait for one disk then.
     """
     folder = Path("/dev/shm")  # noqa: S108  folders of random names are made in it
     try:

@@ -405,12 +405,13 @@ async def fill(database_url: str, tenant_id: UUID, count: int) -> None:
     connection = await asyncpg.connect(database_url)
     await connection.execute(
         "INSERT INTO audit_event (occurred_at, id, tenant_id, action, phase, outcome, severity, actor_type, targets,"
-        " correlation_id)"
+        " correlation_id, context)"
         " SELECT greatest(now() - n * interval '1 s', date_trunc('month', now())), gen_random_uuid(),"
         " CASE WHEN n % 10 = 0 THEN $1 ELSE gen_random_uuid() END, 'scim.user.update', 'applied', 'success', 1,"
         " CASE WHEN n % 500 = 0 THEN 'operator' ELSE 'token' END,"
         " jsonb_build_array(jsonb_build_object('type', 'User', 'id', gen_random_uuid(), 'label', 'u' || n)),"
-        " gen_random_uuid() FROM generate_series(1, $2) AS n",
+        " gen_random_uuid(), jsonb_build_object('ip', '10.0.' || n % 200 || '.' || n / 200)"
+        " FROM generate_series(1, $2) AS n",
         tenant_id,
         count,
     )
@@ -441,6 +442,7 @@ async def test_plans_open_only_the_partitions_of_the_range(connection: Connectio
     assert f"{month}_usher_fold_json_idx" in await plan("target:u77")
     assert f"{month}_occurred_at_id_idx" in await plan("actor:operator", None), "the index of rare actors"
     assert f"{month}_correlation_id_idx" in await plan(f"correlation:{uuid7()}")
+    assert f"{month}_expr_tenant_id_occurred_at_idx" in await plan("ip:192.0.2.9", None), "the index by address"
     assert f"{month}_action_occurred_at_id_idx" in await plan("action:scim.user.create", None)
     assert f"{month}_tenant_id_occurred_at_id_idx1" in await plan("outcome:failure"), "the index of what went wrong"
     event = await plan(f"id:{uuid7()}")

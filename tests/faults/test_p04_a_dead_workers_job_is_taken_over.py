@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from models.settings import Settings
 from tests.support.api import document, make_tenant, until
 from tests.support.promises import ALL
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 USERS = 5
 # In short, leases that end soon; else those of the product.
-LEASE = {} if not ALL else {"lease_seconds": 30, "lease_beat_seconds": 10, "sweep_seconds": 15}
+_TIMES = ("lease_seconds", "lease_beat_seconds", "sweep_seconds")
+LEASE = {} if not ALL else {name: Settings.model_fields[name].default for name in _TIMES}
 HELD = "SELECT count(*) FROM job WHERE state = 'running' AND attempts >= $1"
 
 

@@ -16,7 +16,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from models.audit.record import Actor, Event, record
 from models.branding import Branding, read_branding
@@ -49,6 +49,9 @@ class Letter:
     branding: Branding
     sign_in_url: str | None
     token: str = field(repr=False)
+
+
+LEASE_LOST: Final = "lease_lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,7 @@ SELECT CASE WHEN invitation.state = 'accepted' THEN 'already_accepted'
 async def _skip(connection: Connection, job: Job, lease_token: UUID) -> Skipped:
     async with connection.transaction():
         if not await finish(connection, [job.id], lease_token):
-            return Skipped("lease_lost")
+            return Skipped(LEASE_LOST)
         # First the lock, then the look: whoever enables the user meanwhile waits for what is written here, or is seen.
         await connection.execute("SELECT FROM invitation WHERE id = $1 FOR UPDATE", job.resource_id)
         row = await connection.fetchrow(_WHY_NOT, job.resource_id)

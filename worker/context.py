@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 from models.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
     from uuid import UUID
 
     import asyncpg
@@ -41,10 +41,11 @@ class Handler:
     """How one kind of job is done."""
 
     kind: str
-    run: Callable[[Context, Sequence[Job], UUID], Awaitable[None]]
+    run: Callable[[Context, Sequence[Job], UUID], Awaitable[Collection[UUID]]]
     """Does jobs held under a lease token, with `models.jobs.finish` in the transaction of the effect.
 
-    All of them or none: when it raises, nothing may have happened to any.
+    All of them or none: when it raises, nothing may have happened to any. Returns the ids of those that it ended;
+    the lease of the others was lost, and they are somebody else's.
     """
     failed: Callable[[Connection, Ending], Awaitable[None]]
     """Writes, in the transaction that ends a failed attempt, what else that means (audit, states)."""

@@ -259,7 +259,7 @@ class Runner:
         try:
             async with scope:
                 with tracing.processing(self._queue, jobs):
-                    await handler.run(self._context, jobs, lease)
+                    ended = await handler.run(self._context, jobs, lease)
         except Exception as error:  # noqa: BLE001  whatever a handler raises is recorded with its job
             cause: Exception = error
             if scope.expired():
@@ -274,20 +274,29 @@ class Runner:
             await self._try(handler, jobs[:middle], lease)
             await self._try(handler, jobs[middle:], lease)
         else:
-            seconds = time.monotonic() - began
-            self._context.tally.done(handler.kind, len(jobs), seconds)
-            measure.done(self._queue, jobs, seconds)
             for job in jobs:
                 self._excused.pop(job.id, None)
-                _log.info(
-                    "Done",
-                    action="job.done",
-                    kind=job.kind,
-                    job_id=str(job.id),
-                    tenant_id=str(job.tenant_id),
-                    correlation_id=str(job.correlation_id),
-                    attempt=job.attempts,
-                )
+            self._tell([job for job in jobs if job.id in ended], time.monotonic() - began)
+            if len(ended) < len(jobs):
+                missed = len(jobs) - len(ended)
+                _log.warning("Jobs were overtaken by another worker", action="job.overtaken", jobs=missed)
+
+    def _tell(self, done: Sequence[Job], seconds: float) -> None:
+        """Count jobs of one kind that were done together, and write them into the log."""
+        if not done:
+            return
+        self._context.tally.done(done[0].kind, len(done), seconds)
+        measure.done(self._queue, done, seconds)
+        for job in done:
+            _log.info(
+                "Done",
+                action="job.done",
+                kind=job.kind,
+                job_id=str(job.id),
+                tenant_id=str(job.tenant_id),
+                correlation_id=str(job.correlation_id),
+                attempt=job.attempts,
+            )
 
     def _excuse(self, jobs: Sequence[Job], error: Exception) -> bool:
         """Tell whether an error is an outage that these jobs are not to blame for."""
@@ -336,7 +345,8 @@ class Runner:
         except Exception as another:  # noqa: BLE001  the attempt must end, whatever else cannot be written
             _log.error("A failure could not be told", action="job.untold", kind=job.kind, **_trace(another))
             ending = await self._insist(end)
-        self._context.tally.failed(job.kind, seconds, dead=ending is not None and ending.state == "dead")
+        if ending is not None:  # otherwise whoever freed it has counted it
+            self._context.tally.failed(job.kind, seconds, dead=ending.state == "dead")
         code = getattr(error, "code", type(error).__name__)
         measure.failed(self._queue, job, ending, code, seconds)
         _log.warning(

@@ -17,7 +17,7 @@ from worker import runner
 from worker.handlers import HANDLERS, create
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from uuid import UUID
 
     from models.jobs import Job
@@ -29,7 +29,7 @@ ATTEMPTS = 3
 _GIGABYTE = 1 << 30
 
 
-async def _run(context: Context, jobs: Sequence[Job], lease_token: UUID) -> None:
+async def _run(context: Context, jobs: Sequence[Job], lease_token: UUID) -> Collection[UUID]:
     for job in jobs:
         poison = job.payload["doc"].get("nickName")
         if poison == "raises":
@@ -40,7 +40,7 @@ async def _run(context: Context, jobs: Sequence[Job], lease_token: UUID) -> None
             bytearray(2 * _GIGABYTE)
         if poison == "kills":
             os._exit(STATUS)
-    await create.HANDLER.run(context, jobs, lease_token)
+    return await create.HANDLER.run(context, jobs, lease_token)
 
 
 if __name__ == "__main__":

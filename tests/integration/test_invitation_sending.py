@@ -199,7 +199,8 @@ async def test_an_invitation_that_lost_its_purpose_is_not_sent(
 async def test_what_is_skipped_sends_no_message(pool: asyncpg.Pool, mail: Mailer, mailbox: MailboxReader) -> None:
     staged, lease = await stage(pool), uuid7()
     await pool.execute("UPDATE users SET active = false WHERE id = $1", staged.user_id)
-    await HANDLER.run(mail.context, [await claimed(pool, lease)], lease)
+    job = await claimed(pool, lease)
+    assert await HANDLER.run(mail.context, [job], lease) == {job.id}
     assert (await read(pool, staged))["job"]["state"] == "done"
     await mail.until(await stage(pool, email="bo@example.com"), "sent", "done")
     assert [message["recipients"] for message in await mailbox.messages()] == [["bo@example.com"]]
@@ -214,10 +215,11 @@ async def test_a_message_keeps_its_id_when_the_senders_address_changes_between_a
     assert first.message_id.endswith("@usher.example.com>")
 
 
-async def test_without_the_lease_nothing_begins(pool: asyncpg.Pool) -> None:
+async def test_without_the_lease_nothing_begins(pool: asyncpg.Pool, mail: Mailer) -> None:
     staged = await stage(pool)
     job = await claimed(pool, uuid7())
     assert await _begin(pool, job, uuid7()) == Skipped("lease_lost")
+    assert await HANDLER.run(mail.context, [job], uuid7()) == set(), "somebody else does it"
     found = await read(pool, staged)
     assert (found["state"], found["token_hash"], found["job"]["state"]) == ("pending", None, "running")
 

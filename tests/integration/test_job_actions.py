@@ -332,7 +332,7 @@ async def test_a_lost_attempt_is_kept_too(connection: Connection, tenant: UUID) 
 async def test_a_runner_writes_where_an_attempt_failed(
     settings: Settings, pool: asyncpg.Pool, connection: Connection, tenant: UUID
 ) -> None:
-    async def run(_: Context, jobs: Sequence[Job], lease: UUID) -> None:
+    async def run(_: Context, jobs: Sequence[Job], lease: UUID) -> set[UUID]:
         raise PermanentJobError("odd", f"secret {jobs[0].id}")
 
     async def failed(_: Connection, ending: Ending) -> None: ...

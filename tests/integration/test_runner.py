@@ -37,7 +37,7 @@ from worker.runner import Runner
 from worker.smtp import SmtpPool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
     from uuid import UUID
 
     from models.db import Connection
@@ -118,10 +118,10 @@ class Script:
     calls: list[list[Job]] = field(default_factory=list)
     endings: list[Ending] = field(default_factory=list)
 
-    async def run(self, context: Context, jobs: Sequence[Job], lease_token: UUID) -> None:
+    async def run(self, context: Context, jobs: Sequence[Job], lease_token: UUID) -> Collection[UUID]:
         self.calls.append(list(jobs))
         await self.before(jobs)
-        await create.HANDLER.run(context, jobs, lease_token)
+        return await create.HANDLER.run(context, jobs, lease_token)
 
     async def failed(self, connection: Connection, ending: Ending) -> None:
         self.endings.append(ending)
@@ -300,7 +300,7 @@ async def test_an_attempt_ends_even_if_what_it_means_cannot_be_written(
 ) -> None:
     await staged(pool, tenant)
 
-    async def run(_context: Context, _jobs: Sequence[Job], _lease: UUID) -> None:
+    async def run(_context: Context, _jobs: Sequence[Job], _lease: UUID) -> Collection[UUID]:
         raise RetryableJobError("flaky")
 
     async def failed(connection: Connection, _: Ending) -> None:
@@ -507,6 +507,7 @@ async def test_a_worker_that_froze_applies_nothing_once_another_has(
     assert after == documents
     assert len(documents) == 5
     assert frozen.endings == []
+    assert context.tally.done_total == 5, "who was overtaken has done nothing"
 
 
 async def test_a_failure_after_the_lease_was_lost_counts_for_nothing(

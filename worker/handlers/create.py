@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from models.audit.record import Actor, Event, record
 from models.jobs import EMAIL
 from models.provision import apply_creates, target
@@ -18,16 +16,13 @@ if TYPE_CHECKING:
     from models.db import Connection
     from models.jobs import Ending, Job
 
-_log = structlog.get_logger("create")
 
-
-async def _run(context: Context, jobs: Sequence[Job], lease_token: UUID) -> None:
+async def _run(context: Context, jobs: Sequence[Job], lease_token: UUID) -> set[UUID]:
     async with context.pool.acquire() as connection:
         applied, invitations = await apply_creates(connection, jobs, lease_token)
-    if len(applied) < len(jobs):
-        _log.warning("Jobs were overtaken by another worker", action="job.overtaken", jobs=len(jobs) - len(applied))
     if invitations:
         context.ring(EMAIL, invitations)
+    return applied
 
 
 async def _failed(connection: Connection, ending: Ending) -> None:

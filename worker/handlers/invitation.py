@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from models.audit.record import Actor
 from models.db import is_unavailable
 from models.errors import PermanentJobError, RetryableJobError
-from models.invitations import Letter, Skipped, begin_sending, failed, sent
+from models.invitations import LEASE_LOST, Letter, Skipped, begin_sending, failed, sent
 from models.suppression import REJECTED, suppress
 from worker.context import Context, Handler
 from worker.smtp import MailboxRefusedError
@@ -126,13 +126,13 @@ def compose(letter: Letter, settings: Settings) -> EmailMessage:
     return message
 
 
-async def _record(context: Context, job: Job, lease_token: UUID, reply: SmtpReply) -> None:
-    """Write down that the message is out, through a short outage of the store too."""
+async def _record(context: Context, job: Job, lease_token: UUID, reply: SmtpReply) -> bool:
+    """Write down that the message is out, through a short outage of the store too; return whether the lease held."""
     for pause in _RECORD_PAUSES:
         await asyncio.sleep(pause)
         try:
             async with context.pool.acquire() as connection:
-                await sent(
+                return await sent(
                     connection,
                     job,
                     lease_token,
@@ -143,13 +143,11 @@ async def _record(context: Context, job: Job, lease_token: UUID, reply: SmtpRepl
             if not is_unavailable(error):
                 raise
             _log.warning("A sent invitation could not be recorded", action="invitation.unrecorded", job_id=str(job.id))
-        else:
-            return
     # It will be sent again, so this must cost an attempt: an outage must not become a stream of equal messages.
     raise RetryableJobError("not_recorded", "The server took the message, but that could not be recorded.")
 
 
-async def _run(context: Context, jobs: Sequence[Job], lease_token: UUID) -> None:
+async def _run(context: Context, jobs: Sequence[Job], lease_token: UUID) -> set[UUID]:
     (job,) = jobs
     settings = context.settings
     sender = mailbox("The sender's address", settings.mail_from)
@@ -163,8 +161,10 @@ async def _run(context: Context, jobs: Sequence[Job], lease_token: UUID) -> None
             mail_domain=sender.domain,
         )
     if isinstance(letter, Skipped):
+        if letter.reason == LEASE_LOST:
+            return set()
         _log.info("An invitation was not sent", action="invitation.skip", job_id=str(job.id), reason=letter.reason)
-        return
+        return {job.id}
     try:
         reply = await context.smtp.send(compose(letter, settings))
     except MailboxRefusedError:
@@ -181,10 +181,11 @@ async def _run(context: Context, jobs: Sequence[Job], lease_token: UUID) -> None
     # The message is out: a worker that is told to stop now still writes that down.
     recording = asyncio.ensure_future(_record(context, job, lease_token, reply))
     try:
-        await asyncio.shield(recording)
+        held = await asyncio.shield(recording)
     except asyncio.CancelledError:
         await recording
         raise
+    return {job.id} if held else set()
 
 
 HANDLER = Handler(kind="invitation.send", run=_run, failed=failed, together=False)

@@ -62,7 +62,7 @@ def compose(operator: Operator, job_id: UUID, token: str, settings: Settings) ->
     return message
 
 
-async def _run(context: Context, jobs: Sequence[Job], lease_token: UUID) -> None:
+async def _run(context: Context, jobs: Sequence[Job], lease_token: UUID) -> set[UUID]:
     (job,) = jobs
     assert job.resource_id is not None  # noqa: S101  staged so by models.links
     token = link_token(context.settings.secret_key.get_secret_value(), job.resource_id)
@@ -72,7 +72,7 @@ async def _run(context: Context, jobs: Sequence[Job], lease_token: UUID) -> None
     else:
         _log.info("A link was not sent", action="operator_link.skip", job_id=str(job.id), reason=standing)
     async with context.pool.acquire() as connection:
-        await finish(connection, [job.id], lease_token)
+        return await finish(connection, [job.id], lease_token)
 
 
 async def _failed(_: Connection, __: Ending) -> None:

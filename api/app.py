@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from uuid_utils.compat import uuid7
 
 from api import health, invitations, metrics, probes
 from api.admin import routes as admin
@@ -54,6 +55,8 @@ from models.gauges import Gauges
 from models.intake import Intake
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from models.settings import Settings
 
 _LARGEST_FORM = 64 * 1024  # bytes
@@ -72,6 +75,8 @@ class Faces:
     public: web.Application
     internal: web.Application
     draining: asyncio.Event
+    process_id: UUID
+    """What the ledger, the pages and PostgreSQL call the process."""
 
     async def close(self) -> None:
         """Finish what was accepted, then let go of the servers; after the listeners have stopped."""
@@ -92,7 +97,12 @@ class Faces:
 
 async def make_apps(settings: Settings) -> Faces:
     """Return the applications; nothing is connected before the first request needs it."""
-    waits: dict[str, Any] = {"statement_seconds": REQUEST_STATEMENT_SECONDS, "acquire_seconds": ACQUIRE_SECONDS}
+    process_id = uuid7()
+    waits: dict[str, Any] = {
+        "process_id": process_id,
+        "statement_seconds": REQUEST_STATEMENT_SECONDS,
+        "acquire_seconds": ACQUIRE_SECONDS,
+    }
     pool = await open_pool(settings, name="api", size=_OWN_CONNECTIONS, **waits)
     tenant_pool = await open_pool(settings, name="scim", role=TENANT_ROLE, **waits)
     ring = Ring(settings)
@@ -125,7 +135,7 @@ async def make_apps(settings: Settings) -> Faces:
         public[REQUESTS],
         limits,
     )
-    searches = await open_pool(settings, name="audit", role=TENANT_ROLE, size=_AUDIT_CONNECTIONS)
+    searches = await open_pool(settings, name="audit", process_id=process_id, role=TENANT_ROLE, size=_AUDIT_CONNECTIONS)
     for app in (public, internal):
         app[AUDIT_POOL], app[TOKENS], app[DENIALS] = searches, public[TOKENS], public[DENIALS]
         app[LIMITS] = limits
@@ -135,6 +145,7 @@ async def make_apps(settings: Settings) -> Faces:
     internal[PAGES_POOL] = await open_pool(
         settings,
         name="pages",
+        process_id=process_id,
         size=_PAGES_CONNECTIONS,
         statement_seconds=_PAGES_STATEMENT_SECONDS,
         acquire_seconds=ACQUIRE_SECONDS,
@@ -146,4 +157,4 @@ async def make_apps(settings: Settings) -> Faces:
     internal[BEGINNINGS] = {}
     for part in (health, metrics, pages, ops, admin):
         internal.router.add_routes(part.routes())
-    return Faces(public, internal, draining)
+    return Faces(public, internal, draining, process_id)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 from aiohttp import web
-from uuid_utils.compat import uuid7
 
 from api.app import make_apps
 from api.connections import Runner, allow_open_files
@@ -76,7 +75,7 @@ async def serve(settings: Settings, *, share_ports: bool = False, drain_seconds:
     )
     for limit in LIMITS:
         metrics.REQUESTS_LIMITED.add(0, limit)  # a rate needs a beginning
-    heartbeat = Heartbeat(faces.public[POOL], identify(uuid7(), "api"), file=settings.beat_file)
+    heartbeat = Heartbeat(faces.public[POOL], identify(faces.process_id, "api"), file=settings.beat_file)
     signs = [
         asyncio.create_task(heartbeat.run(), name="heartbeat"),
         asyncio.create_task(vitals.run(), name="vitals"),

@@ -114,6 +114,7 @@ async def open_pool(
     settings: Settings,
     *,
     name: str,
+    process_id: UUID | None = None,
     role: str | None = None,
     size: int | None = None,
     statement_seconds: int = STATEMENT_SECONDS,
@@ -123,7 +124,9 @@ async def open_pool(
 
     Args:
         settings: gives the URL, the role and the usual size.
-        name: what `pg_stat_activity` shows as application_name.
+        name: what `pg_stat_activity` shows as application_name, after "usher".
+        process_id: stands behind the name, so that others can end the sessions of a process that is frozen
+            (`models.processes.end_silent_sessions`).
         role: what its connections become, when not ``settings.database_role``.
         size: the most connections, when not ``settings.database_pool``.
         statement_seconds: after how long PostgreSQL cancels a statement; one that is still silent then is given up.
@@ -147,7 +150,7 @@ async def open_pool(
         timeout=ACQUIRE_SECONDS,
         command_timeout=statement_seconds + _SILENCE_SECONDS,
         server_settings={
-            "application_name": f"usher {name}",
+            "application_name": f"usher {name} {process_id or ''}".rstrip(),
             "statement_timeout": f"{statement_seconds}s",
             "lock_timeout": "10s",
             "idle_in_transaction_session_timeout": "30s",

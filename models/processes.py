@@ -119,6 +119,40 @@ async def stopped(connection: Connection, process_id: UUID) -> None:
     await connection.execute("UPDATE process SET stopped_at = now(), busy = 0 WHERE id = $1", process_id)
 
 
+# Who is frozen does not hear of a timeout either: PostgreSQL waits for ever for the rest of a statement that it has
+# read in part, and for ever with the lock of a session. Only what holds something is ended; it has not moved for as
+# long as its process has said nothing, so it is not one that has just come back from an outage.
+_END_SILENT = """
+SELECT session.application_name, pg_terminate_backend(session.pid) AS ended
+  FROM process
+  JOIN pg_stat_activity AS session ON session.application_name LIKE 'usher % ' || process.id
+ WHERE process.stopped_at IS NULL AND process.beat_at < now() - make_interval(secs => $1)
+   AND session.datname = current_database() AND session.state_change < now() - make_interval(secs => $1)
+   AND (session.xact_start IS NOT NULL
+        OR EXISTS (SELECT FROM pg_locks WHERE pg_locks.pid = session.pid AND locktype = 'advisory'))
+"""
+
+
+async def end_silent_sessions(connection: Connection) -> list[str]:
+    """End the sessions of silent processes that hold a transaction or a lock open.
+
+    A process that wakes up finds its connection gone, as after a restart of the server, and nothing half done.
+
+    Args:
+        connection: outside a transaction.
+
+    Returns:
+        What the sessions called themselves (`models.db.open_pool`).
+
+    Raises:
+        asyncpg.InsufficientPrivilegeError: such a session signed in under another name.
+    """
+    async with connection.transaction():
+        await connection.execute("SET LOCAL ROLE NONE")  # sessions belong to whoever signed in, not to its role
+        rows = await connection.fetch(_END_SILENT, SILENT_SECONDS)
+    return [row["application_name"] for row in rows if row["ended"]]
+
+
 async def list_processes(connection: Connection) -> list[Process]:
     """Return the processes of the last day: those that live first, workers before apis, then by their start."""
     rows = await connection.fetch(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
+from uuid_utils.compat import uuid7
 
 from models import tracing
 from models.db import open_pool
@@ -69,9 +70,9 @@ async def work(settings: Settings, queues: tuple[str, ...]) -> None:
             runners[queue].wake()
 
     doorbell = Doorbell(_press, unanswered=_wake)
-    smtp = SmtpPool(settings)
-    pool = await open_pool(settings, name="worker")
-    context = Context(settings, pool, smtp, doorbell.ring)
+    process_id = uuid7()
+    pool = await open_pool(settings, name="worker", process_id=process_id)
+    context = Context(settings, pool, SmtpPool(settings), doorbell.ring, process_id)
     runners.update({queue: _make_runner(context, queue) for queue in queues})
     duty = Duty(settings, runners)
     vitals = Vitals(
@@ -116,7 +117,7 @@ async def work(settings: Settings, queues: tuple[str, ...]) -> None:
             await runner.give_back()
         await heartbeat.stop()
         await doorbell.close()
-        await smtp.close()
+        await context.smtp.close()
         await context.pool.close()
         await redis.aclose(close_connection_pool=True)
         listener.close()

@@ -1,6 +1,6 @@
 """Looking after the ledger: freeing jobs whose worker is gone, and ringing for what nobody has taken.
 
-Every worker does it; a lock in PostgreSQL lets one at a time.
+Every worker does it, and none waits for another: one that is frozen in the middle of it holds up nobody.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+import asyncpg
 import structlog
 
 from models import jobs as ledger
 from models.db import is_unavailable
 from models.jobs import Ending, read_job
 from models.ledger_sql import LOST
+from models.processes import end_silent_sessions
 from models.schedules import SWEEP, note
 from worker import measure
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from models.tally import Tally
     from worker.context import Context, Handler
 
-_SWEEP_LOCK = 7311201
 _OVERDUE_SECONDS = 1.0
 _MOST_RUNG = 100
 _MOST_RESCUED = 1000
@@ -36,8 +37,9 @@ _log = structlog.get_logger("sweeper")
 
 
 # After PostgreSQL itself was away, workers that live must have had the time to give a sign of it.
-_MAY_RESCUE = """
-SELECT pg_try_advisory_xact_lock($1) AND now() - pg_postmaster_start_time() > make_interval(secs => $2)
+_ANY_LOST = """
+SELECT now() - pg_postmaster_start_time() > make_interval(secs => $1)
+   AND EXISTS (SELECT FROM job WHERE state = 'running' AND lease_until < now())
 """
 
 
@@ -46,13 +48,15 @@ async def rescue_lost(
 ) -> tuple[dict[str, list[UUID]], bool]:
     """Free jobs whose lease ran out, in one transaction, and count their attempts in ``tally``.
 
+    What another worker is freeing at the same time is left to it.
+
     Returns:
         The ids to ring for, by queue, and whether there may be more to free.
     """
     rung: dict[str, list[UUID]] = {}
+    if not await connection.fetchval(_ANY_LOST, _GRACE_SECONDS):
+        return rung, False
     async with connection.transaction():
-        if not await connection.fetchval(_MAY_RESCUE, _SWEEP_LOCK, _GRACE_SECONDS):
-            return rung, False
         rows = await ledger.rescue(connection, _MOST_RESCUED)
         for row in rows:
             ending = Ending(read_job(row), row["state"], LOST)
@@ -87,9 +91,22 @@ async def _tell(connection: Connection, handler: Handler | None, ending: Ending)
         _log.error("A failure could not be told", action="job.untold", kind=ending.job.kind, error=type(error).__name__)
 
 
+async def _free_from_silent(connection: Connection) -> None:
+    """Take from processes that are frozen, or whose host has vanished, the locks that others wait for."""
+    try:
+        ended = await end_silent_sessions(connection)
+    except asyncpg.InsufficientPrivilegeError:
+        # It signs in under another name than this process; whoever may end its sessions has to.
+        _log.warning("A silent process holds locks, and its sessions cannot be ended", action="process.untouchable")
+        return
+    for application in ended:
+        _log.warning("A session of a silent process was ended", action="process.session.end", application=application)
+
+
 async def sweep(context: Context, handlers: Mapping[str, Handler], queues: tuple[str, ...]) -> None:
     """Look once: rescue, and ring for what is overdue because a ring was lost or a retry has come due."""
     async with context.pool.acquire() as connection:
+        await _free_from_silent(connection)
         more = True
         while more:
             rung, more = await rescue_lost(connection, handlers, context.tally)

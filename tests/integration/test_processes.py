@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
+from models import processes
 from models.audit.record import Actor
+from models.db import is_unavailable
 from models.errors import UsageError
 from models.heartbeat import Heartbeat, identify
 from models.jobs import PROVISION
-from models.processes import Process, forget_processes, list_processes, set_quiet
+from models.processes import (
+    Process,
+    Vitals,
+    beat,
+    end_silent_sessions,
+    forget_processes,
+    list_processes,
+    set_quiet,
+)
 from models.tally import Tally
 from tests.support.ledger import Interrupted, counts, new_tenant, stage
 from tests.support.waiting import wait_until
@@ -29,8 +40,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
-    import asyncpg
-
+    from models.db import Connection
+    from models.processes import Identity
     from models.settings import Settings
 
 ACTOR = Actor("operator", "7", "olga")
@@ -131,6 +142,45 @@ async def test_the_silent_are_told_from_the_living_and_forgotten_after_a_day(poo
         assert await forget_processes(connection) == 0
         await pool.execute("UPDATE process SET beat_at = now() - interval '25 hours'")
         assert await forget_processes(connection) == 1
+
+
+async def test_what_a_silent_process_holds_is_taken_from_it_and_nothing_else(
+    settings: Settings, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "SILENT_SECONDS", 0.0)
+    frozen, living = identify(uuid7(), "worker"), identify(uuid7(), "worker")
+    async with AsyncExitStack() as stack:
+
+        async def session(process: Identity) -> Connection:
+            called = {"application_name": f"usher worker {process.id}"}
+            one = await asyncpg.connect(settings.database_url.get_secret_value(), server_settings=called)
+            stack.push_async_callback(one.close)
+            return one
+
+        async def sessions(process: Identity) -> list[Connection]:
+            half_read, locking, idle = [await session(process) for _ in range(3)]
+            await beat(idle, process, Vitals(0, 0, 0, 0, 0.0))
+            await half_read.execute("BEGIN; LOCK TABLE request_log IN SHARE ROW EXCLUSIVE MODE")
+            # PostgreSQL has the text of a statement and waits for the rest, which no timeout of its own ends.
+            await half_read.prepare("SELECT 1")
+            await locking.fetchval("SELECT pg_advisory_lock(7)")
+            return [half_read, locking, idle]
+
+        its = await sessions(frozen)
+        async with pool.acquire() as connection:
+            ended = await end_silent_sessions(connection)
+            assert ended == 2 * [f"usher worker {frozen.id}"]
+            assert await its[2].fetchval("SELECT true"), "who holds nothing may have come back just now"
+            for one in its[:2]:
+                with pytest.raises(Exception, match=r"terminat|closed") as raised:
+                    await one.fetchval("SELECT true")
+                assert is_unavailable(raised.value), "it is an outage to whoever wakes up"
+            its = await sessions(living)
+            await connection.execute(
+                "UPDATE process SET beat_at = now() + interval '1 minute' WHERE id = $1", living.id
+            )
+            assert await end_silent_sessions(connection) == []
+            assert [await one.fetchval("SELECT true") for one in its] == [True, True, True]
 
 
 @asynccontextmanager

@@ -6,12 +6,17 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
 from models import jobs as ledger
+from models import processes
+from models.db import open_pool
+from models.heartbeat import identify
 from models.jobs import EMAIL, PROVISION, QUEUES
 from models.ledger_sql import LOST
+from models.processes import Vitals
 from tests.support.api import altered
 from tests.support.ledger import (
     Interrupted,
@@ -33,8 +38,6 @@ from worker.smtp import SmtpPool
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from uuid import UUID
-
-    import asyncpg
 
     from models.db import Connection
     from models.jobs import Ending
@@ -122,13 +125,48 @@ async def test_more_than_one_transaction_frees_are_freed_in_one_look(
     assert await counts(connection) == {"retry": 8}
 
 
-async def test_one_sweeper_frees_at_a_time(pool: asyncpg.Pool, connection: Connection, tenant: UUID) -> None:
-    await lose(connection, tenant, 1)
+async def test_a_sweeper_that_does_not_go_on_holds_up_no_other(
+    pool: asyncpg.Pool, connection: Connection, tenant: UUID
+) -> None:
+    (held,) = await lose(connection, tenant, 1)
     async with pool.acquire() as other, other.transaction():
-        assert await other.fetchval("SELECT pg_try_advisory_xact_lock($1)", sweeper._SWEEP_LOCK)
-        assert await sweeper.rescue_lost(connection, HANDLERS) == ({}, False)
-    freed, more = await sweeper.rescue_lost(connection, HANDLERS)
-    assert (len(freed[PROVISION]), more) == (1, False)
+        assert [row["id"] for row in await ledger.rescue(other)] == [held]
+        lost = await lose(connection, tenant, 2)
+        freed, more = await sweeper.rescue_lost(connection, HANDLERS)
+        assert (set(freed[PROVISION]), more) == (set(lost), False)
+    assert await sweeper.rescue_lost(connection, HANDLERS) == ({}, False), "what the other one freed is free"
+
+
+async def test_a_silent_process_that_holds_a_lost_job_is_taken_its_session(
+    context: Context, settings: Settings, connection: Connection, tenant: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "SILENT_SECONDS", 0.0)
+    (held,) = await lose(connection, tenant, 1)
+    identity = identify(uuid7(), "worker")
+    frozen = await open_pool(settings, name="worker", process_id=identity.id, size=1)
+    async with frozen.acquire() as session:
+        await processes.beat(session, identity, Vitals(0, 0, 0, 0, 0.0))
+        await session.transaction().start()
+        frozen_pid = session.get_server_pid()
+        assert [row["id"] for row in await ledger.rescue(session)] == [held]
+        await sweeper.sweep(context, HANDLERS, QUEUES)  # ends it; until its locks are gone, the next one is due
+        over = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)"
+        await wait_until(lambda: connection.fetchval(over, frozen_pid), "its session is over")
+        await sweeper.sweep(context, HANDLERS, QUEUES)
+    assert await counts(connection) == {"retry": 1}
+    await frozen.close()
+
+
+async def test_jobs_are_freed_also_where_a_silent_session_may_not_be_ended(
+    context: Context, connection: Connection, tenant: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_: Connection) -> list[str]:
+        raise asyncpg.InsufficientPrivilegeError("permission denied to terminate process")
+
+    monkeypatch.setattr(sweeper, "end_silent_sessions", refuse)
+    await lose(connection, tenant, 1)
+    await sweeper.sweep(context, HANDLERS, QUEUES)
+    assert await counts(connection) == {"retry": 1}
 
 
 async def test_a_job_that_lost_its_last_attempt_is_dead_and_audited_once(
@@ -156,7 +194,8 @@ async def test_a_handler_that_cannot_tell_does_not_keep_jobs_from_being_freed(
 ) -> None:
     first, second = await lose(connection, tenant, 2)
 
-    async def run(*_: Any) -> None: ...
+    async def run(*_: Any) -> set[UUID]:
+        raise NotImplementedError
 
     async def failed(connection: Connection, ending: Ending) -> None:
         await connection.execute("INSERT INTO identifier VALUES ($1, 'told', $2, $1)", tenant, str(ending.job.id))

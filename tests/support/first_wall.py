@@ -70,7 +70,7 @@ def breached(*, second: bool = True) -> Iterator[Breach]:
         """A connection that leaves conditions out where it serves a tenant."""
 
         async def _execute(self, query: str, *args: Any, **options: Any) -> Any:
-            if self.get_settings().application_name in ("usher scim", "usher audit"):
+            if self.get_settings().application_name.startswith(("usher scim", "usher audit")):
                 query = breach.open(query)
             return await super()._execute(query, *args, **options)  # type: ignore[misc]  # the stubs lack it
 

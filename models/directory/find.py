@@ -36,13 +36,13 @@ class _Asked(NamedTuple):
 
 def _many(value_type: str, applied: str, waiting: str, named: str = "") -> str:
     # The halves are limited or fenced each for itself (OFFSET 0), so that the planner probes the indexes for each row
-    # of `wanted`, however many there are; it cannot know. Of one who is named, the second half is read only where the
-    # first has nobody.
+    # of `wanted`, however many there are; it cannot know, and is not shown the arrays, so that one plan does for all.
+    # Of one who is named, the second half is read only where the first has nobody.
     end = "LIMIT 1" if named else "OFFSET 0"
     return for_tenant(f"""
 WITH wanted AS MATERIALIZED (
     SELECT $1::uuid AS tenant_id, w.*
-      FROM unnest($2::{value_type}[], $3::text[]) WITH ORDINALITY AS w (value, url, place)
+      FROM unnest((SELECT $2::{value_type}[]), (SELECT $3::text[])) WITH ORDINALITY AS w (value, url, place)
 )
 SELECT d.*, {GROUPS_IF_WANTED}, place FROM wanted {named} CROSS JOIN LATERAL (
     SELECT id, doc::text, version, created_at, last_modified FROM {applied} AND one.tenant_id = wanted.tenant_id

@@ -13,10 +13,12 @@ GROUPS_IF_WANTED = f"""CASE WHEN wanted.url IS NOT NULL THEN
     {GROUPS_OF.replace("$1", "wanted.tenant_id").format(url="wanted.url")} END"""
 
 # Users of a tenant by id, each from whichever half of the directory has it. The LIMITs make the planner probe the
-# indexes for each, however many there are.
+# indexes for each, however many there are; that it is not shown the arrays keeps it from making a plan for each call,
+# which takes ten times as long as to read.
 READ = for_tenant(f"""
 WITH wanted AS MATERIALIZED (
-    SELECT $1::uuid AS tenant_id, w.* FROM unnest($2::uuid[], $3::text[]) WITH ORDINALITY AS w (user_id, url, place)
+    SELECT $1::uuid AS tenant_id, w.*
+      FROM unnest((SELECT $2::uuid[]), (SELECT $3::text[])) WITH ORDINALITY AS w (user_id, url, place)
 )
 SELECT d.*, {GROUPS_IF_WANTED}, false AS waiting, place FROM wanted CROSS JOIN LATERAL (
     SELECT id, doc::text, version, created_at, last_modified FROM users

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import asyncpg
 import pytest
 import pytest_asyncio
+from uuid_utils.compat import uuid7
 
+from models.audit.record import Actor
+from models.db import TENANT_ROLE, open_pool
 from models.directory.find import UserFinder, find_many
 from models.directory.read import find_users, get_user
+from models.directory.write import Change, UserWriter
 from models.scim.filter import Lookup, lookup, parse_filter
+from models.scim.patch import Patched
 from models.scim.schema import ENTERPRISE_URN, USER
-from tests.support.api import document
+from models.settings import load_settings
+from tests.support.api import SECRET_KEY, document
 from tests.support.plans import nodes, plans, recording
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from models.scim.filter import LookupKind
     from tests.support.plans import Recorder
@@ -151,6 +157,43 @@ async def test_reading_by_id_reads_no_whole_table(filled: str) -> None:
             assert one
             assert one.id == user_id
         await check(recorder)
+
+
+async def test_one_plan_does_for_all_requests_of_a_kind(servers: Servers, filled: str) -> None:
+    """A plan for each call would take PostgreSQL ten times as long as what the statement does."""
+
+    def retitle(title: str) -> Callable[[dict[str, Any]], Patched]:
+        return lambda doc: Patched({**doc, "title": title}, changed=True, ignored=())
+
+    urls = {"database_url": filled, "redis_url": servers.next_redis_url(), "smtp_url": servers.smtp_url}
+    settings = load_settings(**urls, secret_key=SECRET_KEY)
+    pool = await open_pool(settings, name="scim", role=TENANT_ROLE, size=1)
+    finder = UserFinder(pool, limit=5, in_flight=1)
+    writer = UserWriter(pool, settings, lambda _queue, _ids: None)
+    actor = Actor("token", "7", "plans")
+    try:
+        for number in range(1, 14):
+            tenant, user_id = UUID(int=number % TENANTS + 1), UUID(f"01990000-0000-7000-8000-{number:012x}")
+            for asked in (
+                Lookup("userName", f"user{number}@contoso.example"),
+                Lookup("externalId", f"ext{number}"),
+                Lookup("workEmail", f"user{number}@contoso.example"),
+                Lookup("id", str(user_id)),
+            ):
+                assert [one.id for one in await finder.find(tenant, asked)] == [user_id]
+                two = await asyncio.gather(*(finder.find(tenant, asked) for _ in range(2)))
+                assert [[one.id for one in found] for found in two] == [[user_id], [user_id]]
+            assert await get_user(pool, tenant, user_id)
+            edit = retitle(f"Title {number}")
+            await writer.update(Change(tenant, user_id, edit, lambda _: None, actor, uuid7(), {"route": "/Users/{id}"}))
+        planned = await pool.fetch(
+            "SELECT statement, generic_plans, custom_plans FROM pg_prepared_statements"
+            " WHERE generic_plans + custom_plans > 10"
+        )
+        assert len(planned) == 10, "four ways to look one up or several, and the two halves of a change"
+        assert {row["statement"]: row["custom_plans"] for row in planned if row["custom_plans"] > 5} == {}
+    finally:
+        await pool.close()
 
 
 async def check(recorder: Recorder, lookups: int = 1) -> None:

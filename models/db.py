@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeAlias
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -32,6 +33,7 @@ _SILENCE_SECONDS = 1  # how much longer than that a server that says nothing is 
 _CANCEL_SECONDS = 1.0
 # Sees the rows of the tenants that its transaction speaks for, and no other (docs/architecture.md).
 TENANT_ROLE = "usher_tenant"
+_FIRST_FOREIGN_TYPE = 10_000  # object ids below are the same in every database, of any version
 _LONG = 50_000  # statements after which a connection is replaced: asyncpg's own number
 
 UNAVAILABLE: tuple[type[BaseException], ...] = (
@@ -79,6 +81,18 @@ class Session(asyncpg.Connection):
 
     asyncpg waits for that answer, and so would a request whose time is over, for as long as a statement may take.
     """
+
+    _own_types: ClassVar[dict[frozenset[int], Any]] = {}
+
+    async def _introspect_types(self, oids: Iterable[int], timeout: float | None) -> Any:  # noqa: ASYNC109  asyncpg's
+        """Ask about PostgreSQL's own types once for all connections: the answer is the same and takes it 10 ms."""
+        asked = frozenset(oids)
+        if asked not in self._own_types:
+            rows, statement = await super()._introspect_types(asked, timeout)  # type: ignore[misc]  # the stubs lack it
+            if max(asked) >= _FIRST_FOREIGN_TYPE:
+                return rows, statement
+            self._own_types[asked] = rows, SimpleNamespace(name=statement.name)
+        return self._own_types[asked]
 
     async def _cancel(self, *waiters: Any) -> None:
         async with asyncio.timeout(_CANCEL_SECONDS) as scope:

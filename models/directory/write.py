@@ -18,7 +18,7 @@ from models import metrics
 from models.audit.actions import ACTIONS, Action
 from models.audit.redact import keep
 from models.batch import Batcher
-from models.db import ACQUIRE_SECONDS, is_unavailable, tenant_scope
+from models.db import ACQUIRE_SECONDS, is_unavailable, named_tenants, tenant_scope
 from models.directory.read import Stored, as_uuid, read_stored
 from models.directory.write_sql import KNOWN, LOCK, READ, RELEASE, RESERVE, WRITE
 from models.errors import InvalidValueError, NotFoundError, UnavailableError, UniquenessError
@@ -260,7 +260,7 @@ class UserWriter:
         return [found.get(place) for place in range(1, len(changes) + 1)]
 
     async def _write_many(self, drafts: Sequence[_Draft]) -> list[Stored | None]:
-        async with tenant_scope(self._pool, {draft.change.tenant_id for draft in drafts}) as connection:
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             written, due = await _write(connection, drafts)
         if due:
             self._ring(EMAIL, due)
@@ -292,7 +292,8 @@ async def _write(connection: Connection, drafts: Sequence[_Draft]) -> tuple[list
         For each the user as it is now, or None if it has another version than the one that was read; and the
         invitation jobs that are due.
     """
-    rows = await connection.fetch(WRITE, *map(list, zip(*(draft.row() for draft in drafts), strict=True)))
+    columns = map(list, zip(*(draft.row() for draft in drafts), strict=True))
+    rows = await connection.fetch(WRITE, *columns, named_tenants({draft.change.tenant_id for draft in drafts}))
     modified = {(row["tenant_id"], row["id"]): row["last_modified"] for row in rows}
     written: list[Stored | None] = []
     for draft in drafts:

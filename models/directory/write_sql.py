@@ -51,33 +51,43 @@ RELEASE = """
 DELETE FROM identifier WHERE tenant_id = $1 AND kind = 'userName' AND value_key = $2 AND resource_id = $3
 """
 
+# One round trip and one commit, as a create's (`models.intake`). What it speaks for is set where its input comes from,
+# before the first row of that, and every row of a table is looked for by a row of the input: an UPDATE ... FROM could
+# read users first and would see none. So the new version comes as an INSERT that finds its row there already.
 # Rows are locked in the order of their key, so that two statements wait for each other and never deadlock; one whose
 # version has moved while waiting falls out. A change that comes to nothing is recorded and touches no user. Whoever was
 # shut out at the moment of sending is invited anew; the locks make that moment the same for both sides.
 WRITE = f"""
 WITH input AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::boolean[], $5::text[], $6::text[], $7::text[],
-                         $8::boolean[], $9::text[], $10::uuid[], $11::uuid[], $12::uuid[], $13::text[],
-                         $14::smallint[], $15::text[], $16::text[], $17::text[], $18::text[], $19::uuid[],
-                         $20::text[], $21::text[])
-        AS i (tenant_id, id, version, changes, doc, external_id, work_email_keys,
-              active, invite, invitation_id, invitation_job_id, event_id, action,
-              severity, actor_type, actor_id, actor_label, targets, correlation_id,
-              context, diff)
+    SELECT i.* FROM (SELECT set_config('usher.tenants', $22, true)) AS scope (tenants)
+     CROSS JOIN LATERAL (
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::boolean[], $5::text[], $6::text[], $7::text[],
+                             $8::boolean[], $9::text[], $10::uuid[], $11::uuid[], $12::uuid[], $13::text[],
+                             $14::smallint[], $15::text[], $16::text[], $17::text[], $18::text[], $19::uuid[],
+                             $20::text[], $21::text[])
+            AS i (tenant_id, id, version, changes, doc, external_id, work_email_keys,
+                  active, invite, invitation_id, invitation_job_id, event_id, action,
+                  severity, actor_type, actor_id, actor_label, targets, correlation_id,
+                  context, diff)
+         WHERE scope.tenants IS NOT NULL OFFSET 0) AS i
 ),
 held AS MATERIALIZED (
-    SELECT users.tenant_id, users.id FROM input JOIN users USING (tenant_id, id, version)
-     WHERE changes ORDER BY users.tenant_id, users.id FOR NO KEY UPDATE OF users
+    SELECT input.*, created_at FROM (SELECT * FROM input WHERE changes ORDER BY tenant_id, id) AS input
+     CROSS JOIN LATERAL (
+        SELECT created_at FROM users
+         WHERE users.tenant_id = input.tenant_id AND users.id = input.id AND users.version = input.version
+         LIMIT 1 FOR NO KEY UPDATE) AS found
 ),
 written AS (
-    UPDATE users
-       SET external_id = input.external_id,
-           work_email_keys = ARRAY(SELECT jsonb_array_elements_text(input.work_email_keys::jsonb)),
-           active = input.active, doc = input.doc::jsonb, version = users.version + 1,
-           last_modified = greatest(users.last_modified, clock_timestamp())
-      FROM held JOIN input USING (tenant_id, id)
-     WHERE users.tenant_id = held.tenant_id AND users.id = held.id
-    RETURNING users.tenant_id, users.id, users.last_modified
+    INSERT INTO users (tenant_id, id, external_id, work_email_keys, active, doc, version, created_at, last_modified)
+    SELECT tenant_id, id, external_id, ARRAY(SELECT jsonb_array_elements_text(held.work_email_keys::jsonb)), active,
+           doc::jsonb, version + 1, created_at, clock_timestamp()
+      FROM held
+    ON CONFLICT (tenant_id, id) DO UPDATE
+       SET external_id = excluded.external_id, work_email_keys = excluded.work_email_keys, active = excluded.active,
+           doc = excluded.doc, version = excluded.version,
+           last_modified = greatest(users.last_modified, excluded.last_modified)
+    RETURNING tenant_id, id, last_modified
 ),
 audited AS (
     INSERT INTO audit_event (id, tenant_id, action, phase, outcome, reason, severity, actor_type, actor_id,
@@ -91,20 +101,22 @@ audited AS (
 invited AS (
     INSERT INTO invitation (id, tenant_id, user_id, generation, email)
     SELECT invitation_id, tenant_id, input.id, known.newest + 1, invite
-      FROM input JOIN written USING (tenant_id, id) JOIN tenant ON tenant.id = tenant_id
+      FROM input JOIN written USING (tenant_id, id)
+     CROSS JOIN LATERAL (SELECT FROM tenant WHERE tenant.id = tenant_id AND invitations LIMIT 1) AS inviting
      CROSS JOIN LATERAL (
         SELECT coalesce(max(generation), 0) AS newest,
                coalesce(bool_and(state = 'failed' AND error_code = 'user_inactive'), true) AS in_vain
           FROM (SELECT generation, state, error_code FROM invitation
                  WHERE invitation.tenant_id = input.tenant_id AND user_id = input.id FOR UPDATE) AS invitation) AS known
-     WHERE invite IS NOT NULL AND tenant.invitations AND known.in_vain
+     WHERE invite IS NOT NULL AND known.in_vain
     RETURNING id, user_id
 ),
 staged AS (
     INSERT INTO job (id, tenant_id, kind, queue, resource_id, payload, correlation_id, run_at)
     SELECT invitation_job_id, tenant_id, '{_INVITE.name}', '{_INVITE.queue}', invitation_id, '{{}}', correlation_id,
-           now() + make_interval(secs => tenant.invitation_delay_seconds)
-      FROM input JOIN invited ON invited.id = invitation_id JOIN tenant ON tenant.id = tenant_id
+           now() + make_interval(secs => invitation_delay_seconds)
+      FROM input JOIN invited ON invited.id = invitation_id
+     CROSS JOIN LATERAL (SELECT invitation_delay_seconds FROM tenant WHERE tenant.id = tenant_id LIMIT 1) AS inviting
     RETURNING id, resource_id, run_at
 )
 SELECT written.*, staged.id AS job_id, staged.run_at <= now() AS due

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import asyncpg
+import orjson
 import pytest
+from uuid_utils.compat import uuid7
 
+from models.audit.record import Actor
 from models.db import TENANT_ROLE, for_tenant, open_pool, tenant_scope
+from models.directory.write import Change, UserWriter
+from models.scim.patch import Patched
 from tests.support.api import store
 
 if TYPE_CHECKING:
@@ -269,3 +274,59 @@ async def test_a_statement_that_speaks_for_a_tenant_sees_its_rows_however_it_is_
                     assert not await connection.fetchval("SELECT current_setting('usher.tenants', true)")
                     assert await connection.fetchval("SELECT count(*) FROM users") == 0
                 await connection.execute(f"RESET plan_cache_mode; RESET enable_{forbidden}")
+
+
+async def test_a_change_is_written_however_it_is_planned(
+    walled: asyncpg.Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part of the statement finds its rows behind the wall, whichever part PostgreSQL begins with."""
+
+    async def locked(*_: Any) -> None:
+        raise AssertionError("the user was not found as it was read")
+
+    def enable(doc: dict[str, Any]) -> Patched:
+        return Patched({**doc, "active": True}, changed=True, ignored=())
+
+    rung: list[UUID] = []
+    writer = UserWriter(walled, settings, lambda _queue, job_ids: rung.extend(job_ids))
+    monkeypatch.setattr(writer, "_update_locked", locked)
+    actor = Actor("token", "7", "walls")
+    for mode in ("force_custom_plan", "force_generic_plan"):
+        for forbidden in ("indexscan", "bitmapscan", "hashjoin", "mergejoin", "nestloop", "seqscan", "material"):
+            async with walled.acquire() as connection:
+                await connection.execute(f"SET plan_cache_mode = {mode}; SET enable_{forbidden} = off; DISCARD PLANS")
+            for tenant_id in (ACME, GLOBEX):
+                user_id, correlation_id = uuid7(), uuid7()
+                async with store(settings) as connection:
+                    await connection.execute(_DISABLED, tenant_id, user_id)
+                changed = await writer.update(
+                    Change(tenant_id, user_id, enable, lambda _: None, actor, correlation_id, {"route": "/Users/{id}"})
+                )
+                assert (changed.version, orjson.loads(changed.doc)["active"]) == (2, True)
+                async with store(settings) as connection:
+                    found = await connection.fetchrow(_BECAME, user_id, correlation_id)
+                assert dict(found or {}) == {
+                    "tenant_id": tenant_id,
+                    "version": 2,
+                    "active": True,
+                    "invited": ["ana@x.example"],
+                    "staged": [rung.pop()],
+                    "told": ["scim.user.enable"],
+                }, (mode, forbidden)
+            async with walled.acquire() as connection:
+                await connection.execute(f"RESET plan_cache_mode; RESET enable_{forbidden}")
+
+
+_DISABLED = """
+INSERT INTO users (tenant_id, id, external_id, work_email_keys, active, doc, created_at, last_modified)
+VALUES ($1, $2, 'e', '{ana@x.example}', false, jsonb_build_object('userName', $2::uuid, 'active', false, 'emails',
+        '[{"value": "ana@x.example", "type": "work", "primary": true}]'::jsonb), now(), now())
+"""
+_BECAME = """
+SELECT tenant_id, version, active,
+       ARRAY(SELECT email FROM invitation WHERE user_id = users.id) AS invited,
+       ARRAY(SELECT job.id FROM job JOIN invitation ON invitation.id = job.resource_id
+              WHERE user_id = users.id AND job.correlation_id = $2) AS staged,
+       ARRAY(SELECT action FROM audit_event WHERE correlation_id = $2) AS told
+  FROM users WHERE id = $1
+"""

@@ -297,14 +297,14 @@ async def test_a_change_is_written_however_it_is_planned(
                 await connection.execute(f"SET plan_cache_mode = {mode}; SET enable_{forbidden} = off; DISCARD PLANS")
             for tenant_id in (ACME, GLOBEX):
                 user_id, correlation_id = uuid7(), uuid7()
-                async with store(settings) as connection:
-                    await connection.execute(_DISABLED, tenant_id, user_id)
+                async with store(settings) as direct:
+                    await direct.execute(_DISABLED, tenant_id, user_id)
                 changed = await writer.update(
                     Change(tenant_id, user_id, enable, lambda _: None, actor, correlation_id, {"route": "/Users/{id}"})
                 )
                 assert (changed.version, orjson.loads(changed.doc)["active"]) == (2, True)
-                async with store(settings) as connection:
-                    found = await connection.fetchrow(_BECAME, user_id, correlation_id)
+                async with store(settings) as direct:
+                    found = await direct.fetchrow(_BECAME, user_id, correlation_id)
                 assert dict(found or {}) == {
                     "tenant_id": tenant_id,
                     "version": 2,

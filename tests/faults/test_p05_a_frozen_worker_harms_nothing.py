@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import time
 from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.api import document, make_tenant, until
+from tests.support.groups import PATCH_URN
 from tests.support.promises import scale
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.faults.conftest import MakeRig, Measure
+    from tests.support.api import Answer, Caller
 
 USERS = 5
 SHORT = {"lease_seconds": 2, "lease_beat_seconds": 0.5, "sweep_seconds": 0.3}
@@ -83,3 +88,46 @@ async def test_workers_frozen_at_random_under_load_apply_everybody_once(make_rig
         async with rig.store() as connection:
             assert await connection.fetchval("SELECT count(*) FROM job WHERE state = 'dead'") == 0
             measure(freezes=freezes, most_attempts=await connection.fetchval("SELECT max(attempts) FROM job"))
+
+
+@pytest.mark.promise("P5")
+async def test_a_front_end_frozen_in_the_middle_of_a_change_lets_go_of_the_user(
+    make_rig: MakeRig, measure: Measure
+) -> None:
+    async with make_rig(workers=1) as rig:
+        frozen, _ = rig.apis
+        through, beside = rig.callers(await make_tenant(rig.direct))
+        user_id = (await through.create(document("ana@example.com")))["id"]
+        await rig.drain()
+
+        async def change(caller: Caller, path: str, value: str) -> Answer:
+            operation = {"op": "replace", "path": path, "value": value}
+            body = json.dumps({"schemas": [PATCH_URN], "Operations": [operation]}).encode()
+            return await caller.send("PATCH", f"/Users/{user_id}", body=body)
+
+        async with rig.store() as holder, rig.store() as watcher:
+            lock = holder.transaction()
+            await lock.start()
+            await holder.execute("SELECT FROM users FOR UPDATE")
+            # Another userName is taken in a transaction of several statements, of which one waits now.
+            renaming = asyncio.create_task(change(through, "userName", "eva@example.com"))
+            waits = (
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+            await until(lambda: watcher.fetchval(waits), "the change waits in the middle", 60)
+            frozen.send(signal.SIGSTOP)
+            await lock.rollback()  # now the user is in the hands of one who does not go on
+        began = time.monotonic()
+
+        async def changed() -> bool:
+            return (await change(beside, "title", "Buyer")).status == 200
+
+        await until(changed, "another front end can change the user", 60)
+        seconds = time.monotonic() - began
+        await wait_until(lambda: '"action":"process.session.end"' in rig.workers[0].said, "the worker says so")
+        frozen.send(signal.SIGCONT)
+        assert (await renaming).status == 503
+        found = (await change(through, "title", "Chief buyer")).json
+        assert (found["userName"], found["title"]) == ("ana@example.com", "Chief buyer")
+        await rig.check()
+        measure(freed_after_seconds=round(seconds, 1))

@@ -122,11 +122,13 @@ async def stopped(connection: Connection, process_id: UUID) -> None:
 # Who is frozen does not hear of a timeout either: PostgreSQL waits for ever for the rest of a statement that it has
 # read in part, and for ever with the lock of a session. Only what holds something is ended; it has not moved for as
 # long as its process has said nothing, so it is not one that has just come back from an outage.
-_END_SILENT = """
+_SILENT = """
+SELECT 'usher % ' || id AS named FROM process WHERE stopped_at IS NULL AND beat_at < now() - make_interval(secs => $1)
+"""
+_END = """
 SELECT session.application_name, pg_terminate_backend(session.pid) AS ended
-  FROM process
-  JOIN pg_stat_activity AS session ON session.application_name LIKE 'usher % ' || process.id
- WHERE process.stopped_at IS NULL AND process.beat_at < now() - make_interval(secs => $1)
+  FROM pg_stat_activity AS session
+ WHERE session.application_name LIKE ANY ($2::text[])
    AND session.datname = current_database() AND session.state_change < now() - make_interval(secs => $1)
    AND (session.xact_start IS NOT NULL
         OR EXISTS (SELECT FROM pg_locks WHERE pg_locks.pid = session.pid AND locktype = 'advisory'))
@@ -147,9 +149,13 @@ async def end_silent_sessions(connection: Connection) -> list[str]:
     Raises:
         asyncpg.InsufficientPrivilegeError: such a session signed in under another name.
     """
+    silent = [row["named"] for row in await connection.fetch(_SILENT, SILENT_SECONDS)]
+    if not silent:
+        return []
     async with connection.transaction():
-        await connection.execute("SET LOCAL ROLE NONE")  # sessions belong to whoever signed in, not to its role
-        rows = await connection.fetch(_END_SILENT, SILENT_SECONDS)
+        # Sessions belong to the login and not to the role that it takes; only so may it see and end them.
+        await connection.execute("SET LOCAL ROLE NONE")
+        rows = await connection.fetch(_END, SILENT_SECONDS, silent)
     return [row["application_name"] for row in rows if row["ended"]]
 
 

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from models import processes
 from models.audit.record import Actor
-from models.db import is_unavailable
+from models.db import UNAVAILABLE, is_unavailable, open_pool
 from models.errors import UsageError
 from models.heartbeat import Heartbeat, identify
 from models.jobs import PROVISION
@@ -26,6 +26,7 @@ from models.processes import (
     set_quiet,
 )
 from models.tally import Tally
+from tests.support.api import altered
 from tests.support.ledger import Interrupted, counts, new_tenant, stage
 from tests.support.waiting import wait_until
 from worker.context import Context
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from models.db import Connection
     from models.processes import Identity
     from models.settings import Settings
+    from tests.support.servers import Servers
 
 ACTOR = Actor("operator", "7", "olga")
 
@@ -172,7 +174,7 @@ async def test_what_a_silent_process_holds_is_taken_from_it_and_nothing_else(
             assert ended == 2 * [f"usher worker {frozen.id}"]
             assert await its[2].fetchval("SELECT true"), "who holds nothing may have come back just now"
             for one in its[:2]:
-                with pytest.raises(Exception, match=r"terminat|closed") as raised:
+                with pytest.raises((*UNAVAILABLE, asyncpg.InterfaceError)) as raised:
                     await one.fetchval("SELECT true")
                 assert is_unavailable(raised.value), "it is an outage to whoever wakes up"
             its = await sessions(living)
@@ -181,6 +183,32 @@ async def test_what_a_silent_process_holds_is_taken_from_it_and_nothing_else(
             )
             assert await end_silent_sessions(connection) == []
             assert [await one.fetchval("SELECT true") for one in its] == [True, True, True]
+
+
+async def test_a_login_that_may_do_nothing_by_itself_can_end_its_own_sessions(
+    servers: Servers, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As api and worker sign in where deploy/postgres-logins.sql was run."""
+    monkeypatch.setattr(processes, "SILENT_SECONDS", 0.0)
+    login, frozen = f"service_{uuid7().hex[-8:]}", identify(uuid7(), "worker")
+    url = settings.database_url.get_secret_value()
+    own = altered(settings, database_url=f"postgresql://{login}:of-the-service@{url.split('@', 1)[1]}")
+    admin = await asyncpg.connect(servers.admin_url)
+    await admin.execute(f"CREATE ROLE {login} LOGIN NOINHERIT PASSWORD 'of-the-service' IN ROLE usher_app")
+    holding = await open_pool(own, name="worker", process_id=frozen.id, size=1)
+    pool = await open_pool(own, name="worker", size=1)
+    try:
+        async with pool.acquire() as connection, holding.acquire() as session:
+            assert await connection.fetchval("SELECT session_user || ' ' || current_user") == f"{login} usher_app"
+            await beat(session, frozen, Vitals(0, 0, 0, 0, 0.0))
+            await session.fetchval("SELECT pg_advisory_lock(7)")
+            assert await end_silent_sessions(connection) == [f"usher worker {frozen.id}"]
+            assert await connection.fetchval("SELECT current_user") == "usher_app"
+    finally:
+        await pool.close()
+        await holding.close()
+        await admin.execute(f"DROP ROLE {login}")
+        await admin.close()
 
 
 @asynccontextmanager

@@ -97,6 +97,9 @@ class Interrupts:
         self.only_count()
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        # Python remembers an interrupt of a text that was being executed, as dataclasses and named tuples do while
+        # they are imported, and ends by SIGINT in spite of an exit status; it forgets it with the next text.
+        exec("")  # noqa: S102
 
     def only_count(self) -> None:
         """Raise nothing from now on."""

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from types import SimpleNamespace
@@ -136,6 +138,18 @@ def test_an_interrupt_that_was_dropped_is_raised_again() -> None:
         interrupts.only_count()
         assert interrupts.count == 1
         assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+_INTERRUPTED = """
+from contextlib import suppress
+from cli.supervise import Interrupts
+with suppress(KeyboardInterrupt), Interrupts():
+    exec("import signal; signal.raise_signal(signal.SIGINT)")
+"""
+
+
+def test_who_was_interrupted_while_a_class_was_being_made_ends_well_all_the_same() -> None:
+    assert subprocess.run([sys.executable, "-c", _INTERRUPTED], check=False).returncode == 0
 
 
 def test_nohup_is_honoured() -> None:

@@ -61,14 +61,41 @@ async def press(redis: ArqRedis, queue: str, job_ids: list[UUID]) -> None:
     await redis.enqueue_job(RUN_JOBS, [str(job_id) for job_id in job_ids], _queue_name=redis_queue(queue))
 
 
-def make_worker(settings: Settings, queue: str, answer: Callable[[], Awaitable[None]]) -> Worker:
+class RingWorker(Worker):
+    """An arq worker that knows what it still writes to Redis about rings whose tasks were cancelled.
+
+    arq shields that from a cancellation: it goes on beside whoever hangs up, and would connect anew behind him.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.finishing: set[asyncio.Task[Any]] = set()
+
+    def _note(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self.finishing.add(task)
+            task.add_done_callback(self.finishing.discard)
+
+    async def finish_job(self, *args: Any, **options: Any) -> None:
+        """Do as arq does, and be known of meanwhile."""
+        self._note()
+        await super().finish_job(*args, **options)
+
+    async def finish_failed_job(self, *args: Any, **options: Any) -> None:
+        """Do as arq does, and be known of meanwhile."""
+        self._note()
+        await super().finish_failed_job(*args, **options)
+
+
+def make_worker(settings: Settings, queue: str, answer: Callable[[], Awaitable[None]]) -> RingWorker:
     """Return an arq worker for one queue that calls ``answer`` for every ring."""
 
     async def run_jobs(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:  # noqa: ARG001  arq's signature
         # The ids told arq's side which jobs there are; which of them is next is the ledger's to say.
         await answer()
 
-    return Worker(
+    return RingWorker(
         functions=[func(run_jobs, name=RUN_JOBS)],
         queue_name=redis_queue(queue),
         redis_pool=make_redis(settings),
@@ -109,11 +136,13 @@ async def answer_rings(settings: Settings, queue: str, answer: Callable[[], Awai
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
 
-async def _hang_up(worker: Worker, polling: asyncio.Task[None]) -> None:
+async def _hang_up(worker: RingWorker, polling: asyncio.Task[None]) -> None:
     """Stop a worker: it takes no more rings, and those it had are only rings."""
     worker.allow_pick_jobs = False
-    tasks = [task for task in (polling, worker.main_task, *worker.tasks.values()) if task is not None]
-    await cancel_all(tasks)
-    await asyncio.gather(*tasks, return_exceptions=True)
+    loop = [task for task in (polling, worker.main_task) if task is not None]
+    await cancel_all(loop)
+    rings = list(worker.tasks.values())  # only now: while it was being cancelled it may have taken another one
+    await cancel_all(rings)
+    await asyncio.gather(*loop, *rings, *worker.finishing, return_exceptions=True)
     with suppress(OSError, RedisConnectionError, RedisTimeoutError):  # it may be gone already
         await worker.pool.aclose(close_connection_pool=True)

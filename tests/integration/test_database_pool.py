@@ -20,6 +20,13 @@ _asks = asyncpg.Connection._introspect_types  # type: ignore[attr-defined]  # th
 ONE = UUID(int=1)
 
 
+async def test_sessions_are_called_by_their_pool_and_their_process(settings: Settings) -> None:
+    for process_id, called in ((None, "usher tests"), (ONE, f"usher tests {ONE}")):
+        pool = await open_pool(settings, name="tests", process_id=process_id, size=1)
+        assert await pool.fetchval("SHOW application_name") == called
+        await pool.close()
+
+
 async def test_what_is_the_same_everywhere_is_asked_once_and_what_is_not_on_each_connection(settings: Settings) -> None:
     async with store(settings) as connection:
         await connection.execute("CREATE TYPE mood AS ENUM ('glad', 'sad'); GRANT USAGE ON TYPE mood TO PUBLIC")

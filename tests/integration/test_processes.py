@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from arq.worker import Worker
 from uuid_utils.compat import uuid7
 
 from models import processes
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
     from uuid import UUID
+
+    from arq.connections import ArqRedis
 
     from models.db import Connection
     from models.processes import Identity
@@ -195,18 +198,19 @@ async def test_a_login_that_may_do_nothing_by_itself_can_end_its_own_sessions(
     own = altered(settings, database_url=f"postgresql://{login}:of-the-service@{url.split('@', 1)[1]}")
     admin = await asyncpg.connect(servers.admin_url)
     await admin.execute(f"CREATE ROLE {login} LOGIN NOINHERIT PASSWORD 'of-the-service' IN ROLE usher_app")
-    holding = await open_pool(own, name="worker", process_id=frozen.id, size=1)
+    called = {"application_name": f"usher worker {frozen.id}"}
+    session = await asyncpg.connect(own.database_url.get_secret_value(), server_settings=called)
     pool = await open_pool(own, name="worker", size=1)
     try:
-        async with pool.acquire() as connection, holding.acquire() as session:
+        async with pool.acquire() as connection:
             assert await connection.fetchval("SELECT session_user || ' ' || current_user") == f"{login} usher_app"
-            await beat(session, frozen, Vitals(0, 0, 0, 0, 0.0))
+            await beat(connection, frozen, Vitals(0, 0, 0, 0, 0.0))
             await session.fetchval("SELECT pg_advisory_lock(7)")
             assert await end_silent_sessions(connection) == [f"usher worker {frozen.id}"]
             assert await connection.fetchval("SELECT current_user") == "usher_app"
     finally:
         await pool.close()
-        await holding.close()
+        await session.close()
         await admin.execute(f"DROP ROLE {login}")
         await admin.close()
 
@@ -277,27 +281,61 @@ async def test_a_quiet_worker_takes_no_job_and_leaves_its_ring_until_it_is_calle
     assert told[0]["diff"] == [{"op": "replace", "path": "quiet", "before": False, "after": True}]
 
 
+class Clients:
+    """Who else is connected to a number of Redis."""
+
+    def __init__(self, redis: ArqRedis, mine: dict[str, Any]) -> None:
+        self._redis, self._mine = redis, mine
+
+    async def others(self) -> list[Any]:
+        clients = [one for one in await self._redis.client_list() if one["db"] == str(self._mine["db"])]
+        return [one for one in clients if int(one["id"]) > self._mine["id"]]
+
+    async def none(self) -> bool:
+        return not await self.others()
+
+
+async def test_a_worker_that_stops_while_a_ring_is_being_finished_leaves_no_connection(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finishes, begun, go, finished = Worker.finish_job, asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slowly(*args: Any) -> None:
+        begun.set()
+        await go.wait()
+        await finishes(*args)
+        finished.set()
+
+    monkeypatch.setattr(Worker, "finish_job", slowly)
+    redis = make_redis(settings)
+    redis.auto_close_connection_pool = True
+    async with redis:
+        clients = Clients(redis, await redis.client_info())
+        listening = asyncio.create_task(answer_rings(settings, PROVISION, lambda: asyncio.sleep(0)))
+        await press(redis, PROVISION, [uuid7()])
+        await begun.wait()
+        listening.cancel()
+        await asyncio.wait([listening], timeout=0.5)
+        go.set()
+        await finished.wait()
+        await asyncio.wait([listening])
+        assert listening.cancelled()
+        await wait_until(clients.none, "it has hung up")
+
+
 async def test_a_worker_that_is_stopped_while_it_hangs_up_leaves_no_connection(settings: Settings) -> None:
     redis = make_redis(settings)
     redis.auto_close_connection_pool = True
     async with redis:
-        mine = await redis.client_info()
-
-        async def others() -> list[Any]:
-            clients = [one for one in await redis.client_list() if one["db"] == str(mine["db"])]
-            return [one for one in clients if int(one["id"]) > mine["id"]]
-
-        async def none() -> bool:
-            return not await others()
-
+        clients = Clients(redis, await redis.client_info())
         listening = asyncio.create_task(answer_rings(settings, PROVISION, lambda: asyncio.sleep(0)))
-        await wait_until(others, "it listens")
+        await wait_until(clients.others, "it listens")
         for _ in range(5):
             listening.cancel()
             await asyncio.sleep(0)
         await asyncio.wait([listening])
         assert listening.cancelled()
-        await wait_until(none, "it has hung up")
+        await wait_until(clients.none, "it has hung up")
 
 
 async def test_telling_twice_is_one_effect_and_one_event(pool: asyncpg.Pool) -> None:

@@ -12,7 +12,6 @@ from uuid_utils.compat import uuid7
 
 from models import jobs as ledger
 from models import processes
-from models.db import open_pool
 from models.heartbeat import identify
 from models.jobs import EMAIL, PROVISION, QUEUES
 from models.ledger_sql import LOST
@@ -143,18 +142,19 @@ async def test_a_silent_process_that_holds_a_lost_job_is_taken_its_session(
     monkeypatch.setattr(processes, "SILENT_SECONDS", 0.0)
     (held,) = await lose(connection, tenant, 1)
     identity = identify(uuid7(), "worker")
-    frozen = await open_pool(settings, name="worker", process_id=identity.id, size=1)
-    async with frozen.acquire() as session:
-        await processes.beat(session, identity, Vitals(0, 0, 0, 0, 0.0))
-        await session.transaction().start()
-        frozen_pid = session.get_server_pid()
-        assert [row["id"] for row in await ledger.rescue(session)] == [held]
+    await processes.beat(connection, identity, Vitals(0, 0, 0, 0, 0.0))
+    called = {"application_name": f"usher worker {identity.id}"}
+    frozen = await asyncpg.connect(settings.database_url.get_secret_value(), server_settings=called)
+    try:
+        await frozen.execute("BEGIN")
+        assert await frozen.fetchval("SELECT id FROM job FOR UPDATE") == held
         await sweeper.sweep(context, HANDLERS, QUEUES)  # ends it; until its locks are gone, the next one is due
         over = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)"
-        await wait_until(lambda: connection.fetchval(over, frozen_pid), "its session is over")
+        await wait_until(lambda: connection.fetchval(over, frozen.get_server_pid()), "its session is over")
         await sweeper.sweep(context, HANDLERS, QUEUES)
+    finally:
+        await frozen.close()
     assert await counts(connection) == {"retry": 1}
-    await frozen.close()
 
 
 async def test_jobs_are_freed_also_where_a_silent_session_may_not_be_ended(

@@ -147,7 +147,8 @@ async def end_silent_sessions(connection: Connection) -> list[str]:
         What the sessions called themselves (`models.db.open_pool`).
 
     Raises:
-        asyncpg.InsufficientPrivilegeError: such a session signed in under another name.
+        asyncpg.InsufficientPrivilegeError: such a session signed in under another name, and this login may see what
+            it does (as a member of `pg_monitor`), but not end it. Where it may not even see that, it ends nothing.
     """
     silent = [row["named"] for row in await connection.fetch(_SILENT, SILENT_SECONDS)]
     if not silent:

@@ -288,15 +288,7 @@ class Runner:
         self._context.tally.done(done[0].kind, len(done), seconds)
         measure.done(self._queue, done, seconds)
         for job in done:
-            _log.info(
-                "Done",
-                action="job.done",
-                kind=job.kind,
-                job_id=str(job.id),
-                tenant_id=str(job.tenant_id),
-                correlation_id=str(job.correlation_id),
-                attempt=job.attempts,
-            )
+            _log.info("Done", action="job.done", **_named(job))
 
     def _excuse(self, jobs: Sequence[Job], error: Exception) -> bool:
         """Tell whether an error is an outage that these jobs are not to blame for."""
@@ -352,11 +344,7 @@ class Runner:
         _log.warning(
             "Failed",
             action="job.failed",
-            kind=job.kind,
-            job_id=str(job.id),
-            tenant_id=str(job.tenant_id),
-            correlation_id=str(job.correlation_id),
-            attempt=job.attempts,
+            **_named(job),
             state=ending.state if ending else "lease lost",
             error=code,
         )
@@ -381,6 +369,17 @@ class Runner:
             except Exception as error:  # noqa: BLE001  whatever it is, the next beat may get through
                 pause = min(pause, _PAUSE_SECONDS)
                 _log.warning("A lease was not extended", action="lease.missed", error=type(error).__name__)
+
+
+def _named(job: Job) -> dict[str, str | int]:
+    """Return what the log calls an attempt by."""
+    return {
+        "kind": job.kind,
+        "job_id": str(job.id),
+        "tenant_id": str(job.tenant_id),
+        "correlation_id": str(job.correlation_id),
+        "attempt": job.attempts,
+    }
 
 
 def _trace(error: BaseException) -> dict[str, str]:

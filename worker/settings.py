@@ -139,10 +139,10 @@ async def answer_rings(settings: Settings, queue: str, answer: Callable[[], Awai
 async def _hang_up(worker: RingWorker, polling: asyncio.Task[None]) -> None:
     """Stop a worker: it takes no more rings, and those it had are only rings."""
     worker.allow_pick_jobs = False
-    loop = [task for task in (polling, worker.main_task) if task is not None]
-    await cancel_all(loop)
+    polls = [task for task in (polling, worker.main_task) if task is not None]
+    await cancel_all(polls)
     rings = list(worker.tasks.values())  # only now: while it was being cancelled it may have taken another one
     await cancel_all(rings)
-    await asyncio.gather(*loop, *rings, *worker.finishing, return_exceptions=True)
+    await asyncio.gather(*polls, *rings, *worker.finishing, return_exceptions=True)
     with suppress(OSError, RedisConnectionError, RedisTimeoutError):  # it may be gone already
         await worker.pool.aclose(close_connection_pool=True)

@@ -96,7 +96,7 @@ async def _free_from_silent(connection: Connection) -> None:
     try:
         ended = await end_silent_sessions(connection)
     except asyncpg.InsufficientPrivilegeError:
-        # It signs in under another name than this process; whoever may end its sessions has to.
+        # Its login is another one than this process's; a worker with that login has to end them.
         _log.warning("A silent process holds locks, and its sessions cannot be ended", action="process.untouchable")
         return
     for application in ended:
